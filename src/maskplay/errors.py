@@ -1,0 +1,36 @@
+"""The errors a user can cause, each one clear line: what was expected, what was found, where, what to try.
+
+The command line prints their text without a traceback and leaves with exit code 2; everything else is our own bug and
+keeps its traceback.
+"""
+
+
+class UserError(ValueError):
+    """Something the user handed over is wrong: a path, a file's contents, an option.
+
+    Example:
+        >>> raise UserError("labels: expected at least two, found one")
+        Traceback (most recent call last):
+        maskplay.errors.UserError: labels: expected at least two, found one
+    """
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be opened, or does not fit the model; the text names the file and the tensor."""
+
+
+class DataError(UserError):
+    """A data file is malformed; the text names the file and the line."""
+
+
+class MissingExtra(ImportError, UserError):
+    """An optional dependency is not installed; the text names the extra that brings it.
+
+    Example:
+        >>> raise MissingExtra("a PNG picture", "plot")
+        Traceback (most recent call last):
+        maskplay.errors.MissingExtra: a PNG picture needs the extra 'plot': pip install 'maskplay[plot]'
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'maskplay[{extra}]'")

@@ -1,0 +1,141 @@
+"""Writing files whole or not at all, and reading small JSON files with errors a person can act on.
+
+A reader never sees half a file: everything is written under a temporary name beside its final one and renamed at the end.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from maskplay.errors import UserError
+
+MARKER = "maskplay.json"  # the file by which a folder is known to be ours, and may therefore be replaced
+JSON_LIMIT = 64 * 2**20  # bytes; a tokenizer.json is 10 MB at most
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a whole file or nothing.
+
+    Args:
+        path: the file's final name; its folder is created when missing.
+        content: bytes, or text (written as UTF-8).
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_atomically(folder / "a.txt", "一")
+        >>> (folder / "a.txt").read_bytes()
+        b'\\xe4\\xb8\\x80'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that appears under its final name only when the block ends without an error.
+
+    Yields a temporary folder beside `path`. An existing `path` is replaced only when it is empty or ours (holds
+    `maskplay.json`), so that a mistyped name cannot delete a stranger's files.
+
+    Raises:
+        UserError: `path` is a file, or a folder with something else in it.
+
+    Example:
+        >>> root = Path(tempfile.mkdtemp())
+        >>> with new_folder(root / "out") as folder:
+        ...     _ = (folder / "maskplay.json").write_text("{}")
+        >>> sorted(p.name for p in root.iterdir())
+        ['out']
+    """
+    path = Path(path)
+    check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
+    try:
+        os.chmod(temporary, 0o777 & ~_umask())
+        yield temporary
+        check_replaceable(path)
+        if path.exists():
+            # Two renames: the old folder moves aside first, so that a crash in between still leaves both on disk.
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".old", dir=path.parent))
+            os.replace(path, retired / "old")
+            os.replace(temporary, path)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Raise `UserError` when an output folder's name is taken by something that is not ours.
+
+    Called before long work starts, so that a wrong `--out` fails in the first second rather than after training.
+
+    Example:
+        >>> check_replaceable(Path(tempfile.mkdtemp()))  # empty: fine
+    """
+    path = Path(path)
+    if path.is_symlink() or path.exists():
+        if not path.is_dir():
+            raise UserError(f"{path}: expected a folder to write to, found a file; choose another name")
+        if any(path.iterdir()) and not (path / MARKER).is_file():
+            raise UserError(f"{path}: this folder holds files that maskplay did not write; choose another name")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file is missing, too large, not UTF-8, not JSON, or not an object.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_atomically(folder / "config.json", '{"vocab_size": 15}')
+        >>> read_json(folder / "config.json")
+        {'vocab_size': 15}
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(JSON_LIMIT + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if len(content) > JSON_LIMIT:
+        raise UserError(f"{path}: expected a JSON file of at most {JSON_LIMIT // 2**20} MiB, found a larger one")
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected UTF-8, found byte 0x{content[error.start]:02x} at {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a JSON file of ours: nested too deeply") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
