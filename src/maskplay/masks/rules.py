@@ -1,26 +1,19 @@
-"""Who may see whom: attention masks as static rules over what tokens carry.
+"""The rules behind `maskplay.masks`: what a rule is, how it is evaluated, planned, drawn, combined and saved.
 
-A token carries facts: its place in the sequence, its segment, its document, its place in a drawn order, whether it is
-real. A rule says which key each query sees, and most rules are an *order*: query q sees key k exactly when
-rank(k) <= rank(q). A rule holds no tensors, so one rule serves eager calls, `fit`, functional graphs, saving and cached
-decoding; the facts arrive with each call. Rules combine with `&` and `|`.
-
-Sources: "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933), UniLM (arXiv:1905.03197), XLNet (arXiv:1906.08237),
-sparse attention (kexue.fm/archives/6853, arXiv:1904.10509).
+A rule is written once, against NumPy or `keras.ops` (the argument `xp`), for all queries or only those at the places `at`.
 """
 
-import ast
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
-from maskplay.errors import MissingExtra, UserError
+from maskplay import pictures
+from maskplay.errors import UserError
 
 _register = keras.saving.register_keras_serializable(package="maskplay")
 
@@ -97,7 +90,7 @@ class Mask:
             UserError: a fact the rule needs is missing, or its length is not `n`.
 
         Example:
-            >>> prefix().dense(4, segments=[0, 0, 1, 1]).astype(int)
+            >>> Prefix().dense(4, segments=[0, 0, 1, 1]).astype(int)
             array([[1, 1, 0, 0],
                    [1, 1, 0, 0],
                    [1, 1, 1, 0],
@@ -118,7 +111,7 @@ class Mask:
             Booleans `(queries, n)` or `(batch, queries, n)`.
 
         Example:
-            >>> causal().rows([3], 5).astype(int)
+            >>> Causal().rows([3], 5).astype(int)
             array([[1, 1, 1, 1, 0]])
         """
         given = {"segments": segments, "order": order, "documents": documents, "valid": valid}
@@ -143,7 +136,7 @@ class Mask:
         """How an attention layer may execute this rule.
 
         Example:
-            >>> causal().plan().kind, (causal() & window(4)).plan().window, prefix().plan().kind
+            >>> Causal().plan().kind, (Causal() & Window(4)).plan().window, Prefix().plan().kind
             ('causal', 4, 'dense')
         """
         parts = list(self.parts) if isinstance(self, And) else [self]
@@ -162,7 +155,7 @@ class Mask:
                     window=windows[0] if windows else None,
                     stride=strides[0] if strides else None,
                     causal=Causal() in parts,
-                    rest=_combine(And, rest),
+                    rest=combine(And, rest),
                 )
         return Plan("dense")
 
@@ -172,70 +165,25 @@ class Mask:
         Args:
             n: number of tokens.
             tokens: labels for rows and columns, default the places 0 … n-1.
-            format: "svg" gives text; "png" gives bytes and needs the `plot` extra.
+            format: "svg" or "text" (for a terminal) give text; "png" gives bytes and needs the `plot` extra.
             **facts: as for `dense`, without a batch axis.
 
         Example:
-            >>> causal().picture(3).startswith("<svg")
-            True
-        """
-        matrix, labels = self._drawable(n, tokens, facts)
-        if format == "png":
-            return _png(matrix, labels, str(self))
-        if format != "svg":
-            raise UserError(f"a mask picture's format: expected 'svg' or 'png', found {format!r}")
-        cell, margin = 18, 22 + 9 * max(len(label) for label in labels)
-        side = margin + cell * n + 8
-        lines = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{side}" height="{side + 20}" font-family="monospace" '
-            f'font-size="12">',
-            f"<title>{escape(str(self))}</title>",
-            f'<text x="8" y="{side + 12}">{escape(str(self))}: rows see columns</text>',
-        ]
-        for i, label in enumerate(labels):
-            middle = margin + cell * i + 13
-            lines.append(f'<text x="{margin - 6}" y="{middle}" text-anchor="end">{escape(label)}</text>')
-            lines.append(
-                f'<text x="{middle - 4}" y="{margin - 6}" transform="rotate(-90 {middle} {margin - 6})">'
-                f"{escape(label)}</text>"
-            )
-            for j in range(n):
-                x, y, fill = margin + cell * j, margin + cell * i, "#2f6f8f" if matrix[i, j] else "#eef2f4"
-                lines.append(f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="{fill}"/>')
-        return "\n".join([*lines, "</svg>", ""])
-
-    def sketch(self, n: int, tokens: Sequence[str] | None = None, **facts: Any) -> str:
-        """The same drawing as text for a terminal.
-
-        Example:
-            >>> print(causal().sketch(3))
+            >>> print(Causal().picture(3, format="text"))
             0 ■ · ·
             1 ■ ■ ·
             2 ■ ■ ■
         """
-        matrix, labels = self._drawable(n, tokens, facts)
-        width = max(len(label) for label in labels)
-        return "\n".join(
-            f"{label:>{width}} " + " ".join("■" if seen else "·" for seen in row)
-            for label, row in zip(labels, matrix, strict=True)
-        )
-
-    def _drawable(self, n: int, tokens: Sequence[str] | None, facts: dict[str, Any]) -> tuple[np.ndarray, list[str]]:
-        if not 1 <= n <= 512:
-            raise UserError(f"a mask picture shows 1 to 512 tokens, found {n}")
-        labels = [str(i) for i in range(n)] if tokens is None else [str(token) for token in tokens]
-        if len(labels) != n:
-            raise UserError(f"a mask picture of {n} tokens needs {n} labels, found {len(labels)}")
-        matrix = ops.convert_to_numpy(self.dense(n, **facts))
+        matrix = ops.convert_to_numpy(self.dense(whole_number("a mask picture's n", n, 1), **facts))
         if matrix.ndim != 2:
             raise UserError("a mask picture shows one sequence: give each fact the shape (n,), without a batch axis")
-        return matrix, labels
+        return pictures.draw(matrix, [str(token) for token in tokens or range(n)], str(self), format)
 
     def __and__(self, other: "Mask") -> "Mask":
-        return _combine(And, [self, other]) if isinstance(other, Mask) else NotImplemented
+        return combine(And, [self, other]) if isinstance(other, Mask) else NotImplemented
 
     def __or__(self, other: "Mask") -> "Mask":
-        return _combine(Or, [self, other]) if isinstance(other, Mask) else NotImplemented
+        return combine(Or, [self, other]) if isinstance(other, Mask) else NotImplemented
 
     def __repr__(self) -> str:
         arguments = (getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]
@@ -414,7 +362,7 @@ class Or(_Combination):
     sign = "|"
 
 
-def _combine(kind: type[And] | type[Or], rules: Sequence[Mask]) -> Mask:
+def combine(kind: type[And] | type[Or], rules: Sequence[Mask]) -> Mask:
     """One flat combination, without repetitions and in a fixed order, so that `a & b == b & a`."""
     parts: set[Mask] = set()
     for rule in rules:
@@ -438,204 +386,7 @@ def _cast(x: Any, xp: Any) -> Any:
     return x.astype("int32") if xp is np else ops.cast(x, "int32")
 
 
-# The rules as a user types them.
-
-
-def full() -> Mask:
-    """Every token sees every token, padding too.
-
-    Example:
-        >>> bool(full().dense(3).all())
-        True
-    """
-    return Full()
-
-
-def causal() -> Mask:
-    """A token sees itself and what comes before it: GPT, left-to-right language models.
-
-    Example:
-        >>> int(causal().dense(4).sum())
-        10
-    """
-    return Causal()
-
-
-def reverse() -> Mask:
-    """A token sees itself and what comes after it: right-to-left language models.
-
-    Example:
-        >>> bool((reverse().dense(4) == causal().dense(4).T).all())
-        True
-    """
-    return Reverse()
-
-
-def prefix() -> Mask:
-    """The source (segment 0) sees itself in both directions, the target (segment 1) sees the source and its own past.
-
-    UniLM's seq2seq mask, also SimBERT's. Where a new source follows a target (several turns, or the zeros of padding),
-    it counts as later: it sees everything before it and nothing before it sees it, so nothing leaks.
-
-    Needs the fact `segments`.
-
-    Example:
-        >>> prefix().dense(3, segments=[0, 1, 0]).astype(int)  # the last token is padding
-        array([[1, 0, 0],
-               [1, 1, 0],
-               [1, 1, 1]])
-    """
-    return Prefix()
-
-
-def permuted(strict: bool = False) -> Mask:
-    """A token sees the tokens that come no later in a drawn order: permuted language models (XLNet's content stream).
-
-    Args:
-        strict: a token does not see itself: the mask of XLNet's query stream. The first token then sees nothing, and
-            an attention row that sees nothing is 0. In a single stream (strict=False) the output at a token never
-            knows which position it will be asked about: two orders with the same beginning give the same outputs.
-
-    Needs the fact `order`: each token's place in the drawn order. Any other ranks serve as well (turns of a dialogue,
-    say): equal ranks see each other.
-
-    Example:
-        >>> permuted().dense(3, order=[2, 0, 1]).astype(int)
-        array([[1, 1, 1],
-               [0, 1, 0],
-               [0, 1, 1]])
-    """
-    return Permuted(strict)
-
-
-def padding() -> Mask:
-    """A token sees the tokens that are real. Needs the fact `valid` (the encoder fills it from the padding id).
-
-    Example:
-        >>> padding().dense(2, valid=[True, False]).astype(int)
-        array([[1, 0],
-               [1, 0]])
-    """
-    return Padding()
-
-
-def documents() -> Mask:
-    """A token sees the tokens of its own document: several texts packed into one row. Needs the fact `documents`.
-
-    Example:
-        >>> documents().dense(3, documents=[7, 7, 8]).astype(int)
-        array([[1, 1, 0],
-               [1, 1, 0],
-               [0, 0, 1]])
-    """
-    return Documents()
-
-
-def window(w: int) -> Mask:
-    """A token sees the tokens at distance at most `w`, on both sides: local attention.
-
-    Example:
-        >>> int(window(4).dense(16).sum())  # n(2w+1) - w(w+1)
-        124
-    """
-    return Window(_count("window(w)", w, 0))
-
-
-def atrous(k: int) -> Mask:
-    """A token sees the tokens at distances that are multiples of `k` (膨胀注意力).
-
-    Example:
-        >>> int(atrous(4).dense(16).sum())
-        64
-    """
-    return Atrous(_count("atrous(k)", k, 1))
-
-
-def sparse(k: int) -> Mask:
-    """Local and atrous together: `window(k) | atrous(k)`, the symmetric form of OpenAI's strided attention.
-
-    Example:
-        >>> int(sparse(4).dense(16).sum()), int((sparse(4) & causal()).dense(16).sum())
-        (148, 82)
-    """
-    return window(_count("sparse(k)", k, 1)) | atrous(k)
-
-
-def fixed(l: int, c: int) -> Mask:  # noqa: E741 (the paper's letter)
-    """A token sees its own block of `l` tokens and the last `c` tokens of every block (OpenAI's fixed pattern).
-
-    Example:
-        >>> fixed(2, 1).dense(4).astype(int)
-        array([[1, 1, 0, 1],
-               [1, 1, 0, 1],
-               [0, 1, 1, 1],
-               [0, 1, 1, 1]])
-    """
-    if _count("fixed(l, c): c", c, 0) > _count("fixed(l, c): l", l, 1):
-        raise UserError(f"fixed(l, c): expected c <= l, found l={l}, c={c}")
-    return Fixed(l, c)
-
-
-RULES: dict[str, Callable[..., Mask]] = {
-    rule.__name__: rule
-    for rule in (full, causal, reverse, prefix, permuted, padding, documents, window, atrous, sparse, fixed)
-}
-
-
-def parse(text: str) -> Mask:
-    """Read a rule as it is typed in Python or printed by `repr`; nothing else is evaluated.
-
-    Raises:
-        UserError: not an expression of rules joined by `&` and `|`.
-
-    Example:
-        >>> parse("causal() & (window(2) | atrous(4))")
-        causal() & (atrous(4) | window(2))
-    """
-
-    def build(node: ast.AST) -> Mask:
-        match node:
-            case ast.BinOp(left, ast.BitAnd(), right):
-                return build(left) & build(right)
-            case ast.BinOp(left, ast.BitOr(), right):
-                return build(left) | build(right)
-            case ast.Name(name) if name in RULES:
-                return RULES[name]()
-            case ast.Call(ast.Name(name), arguments, keywords) if name in RULES and all(k.arg for k in keywords):
-                named = {str(k.arg): ast.literal_eval(k.value) for k in keywords}
-                return RULES[name](*map(ast.literal_eval, arguments), **named)
-        raise SyntaxError
-
-    try:
-        if len(text) > 1000:
-            raise SyntaxError
-        return build(ast.parse(text.strip(), mode="eval").body)
-    except UserError:
-        raise
-    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
-        known = ", ".join(RULES)
-        raise UserError(f"expected a mask such as 'prefix() & padding()' made of {known}; found {text[:80]!r}") from None
-
-
-def _count(what: str, value: int, least: int) -> int:
+def whole_number(what: str, value: int, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{what}: expected an integer of at least {least}, found {value!r}")
     return value
-
-
-def _png(matrix: np.ndarray, labels: list[str], title: str) -> bytes:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("a mask picture as PNG", "plot") from None
-    import io
-
-    figure = Figure(figsize=(1 + 0.25 * len(labels), 1.3 + 0.25 * len(labels)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.4)
-    axes.set_title(title, fontsize=9)
-    axes.set_xticks(range(len(labels)), labels, rotation=90)
-    axes.set_yticks(range(len(labels)), labels)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
