@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 TESTS = Path(__file__).parent
 
-# Files and folders whose code computes no tensor: `make test` runs them under JAX, `make test-backends` leaves them out.
+# Where code computes no tensor: `make test` runs these under JAX, and `make test-backends` leaves them out.
 ONCE = (
     "laws",
     "text",

@@ -1,7 +1,7 @@
 """Who may import whom. ARCHITECTURE.md draws the floors; this is where they are written down.
 
-A file imports lower floors only, or an earlier room of its own floor where the floor is an order. Inside a room that is a
-folder, siblings may import each other without a circle; plays and generative may not.
+A file imports lower floors only, or an earlier room of its own floor where the floor is an order. Inside a room that is
+a folder, siblings may import each other without a circle; plays and generative may not.
 """
 
 from pathlib import Path
