@@ -221,5 +221,6 @@ def parse(text: str) -> Mask:
     except UserError:
         raise
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
-        known = ", ".join(RULES)
-        raise UserError(f"expected a mask such as 'prefix() & padding()' made of {known}; found {text[:80]!r}") from None
+        raise UserError(
+            f"expected a mask such as 'prefix() & padding()' made of {', '.join(RULES)}; found {text[:80]!r}"
+        ) from None

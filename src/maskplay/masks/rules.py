@@ -1,6 +1,6 @@
 """The rules behind `maskplay.masks`: what a rule is, how it is evaluated, planned, drawn, combined and saved.
 
-A rule is written once, against NumPy or `keras.ops` (the argument `xp`), for all queries or only those at the places `at`.
+A rule is written once, against NumPy or `keras.ops` (the argument `xp`), for all queries or those at the places `at`.
 """
 
 import dataclasses
@@ -70,6 +70,7 @@ class Mask:
     """
 
     name: ClassVar[str]
+    needs: frozenset[str] = frozenset()  # the facts it reads
 
     def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
         """Visibility broadcastable to `(batch, queries, keys)`, for the queries at the places `at` (None = all)."""
@@ -245,6 +246,7 @@ class Reverse(RankMask):
 @dataclass(frozen=True, repr=False)
 class Prefix(RankMask):
     name = "prefix"
+    needs = frozenset({"segments"})
 
     def rank(self, facts: Facts, xp: Any) -> Any:
         # UniLM's rank is the cumulative sum of segments. Counting also each return from 1 to 0 closes its two traps:
@@ -260,6 +262,7 @@ class Prefix(RankMask):
 class Permuted(RankMask):
     strict: bool = False
     name = "permuted"
+    needs = frozenset({"order"})
 
     def rank(self, facts: Facts, xp: Any) -> Any:
         return facts.need("order", self)
@@ -272,6 +275,7 @@ class Permuted(RankMask):
 @dataclass(frozen=True, repr=False)
 class Padding(Mask):
     name = "padding"
+    needs = frozenset({"valid"})
 
     def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
         return facts.need("valid", self)[..., None, :] != 0
@@ -281,6 +285,7 @@ class Padding(Mask):
 @dataclass(frozen=True, repr=False)
 class Documents(Mask):
     name = "documents"
+    needs = frozenset({"documents"})
 
     def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
         query, key = _pair(facts.need("documents", self), at, xp)
@@ -330,6 +335,10 @@ class _Combination(Mask):
 
     def __repr__(self) -> str:
         return f" {self.sign} ".join(f"({part})" if isinstance(part, Or) else str(part) for part in self.parts)
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset().union(*(part.needs for part in self.parts))
 
     def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
         first, *others = (part.sees(facts, at, xp) for part in self.parts)

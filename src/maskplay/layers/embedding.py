@@ -1,0 +1,102 @@
+"""From token ids to vectors: token + segment + position, normalized, dropped out, projected when factorised."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from maskplay.config import Config
+from maskplay.errors import UserError
+from maskplay.layers.norm import LayerNorm
+from maskplay.layers.position import LearnedPosition
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class Embedding(keras.layers.Layer):
+    """The sum of a token's vectors, as BERT embeds.
+
+    Args:
+        config: a `Config`, or its dictionary.
+
+    Call arguments: tokens, segments (default all 0) and positions (default 0, 1, …), ints `(batch, length)`.
+
+    Returns: `(batch, length, hidden_size)`.
+
+    Raises:
+        UserError: more tokens than the model has positions for.
+
+    Example:
+        >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16)
+        >>> Embedding(tiny)(ops.ones((1, 3), "int32")).shape
+        (1, 3, 8)
+    """
+
+    def __init__(self, config: Config | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
+        size = config.size_of_embedding
+        policy = self.dtype_policy
+        self.token = keras.layers.ReversibleEmbedding(
+            config.vocab_size, size, embeddings_initializer=_normal(config), dtype=policy, name="token"
+        )
+        self.segment = self.position = self.projection = None
+        if config.num_segments:
+            self.segment = keras.layers.Embedding(
+                config.num_segments, size, embeddings_initializer=_normal(config), dtype=policy, name="segment"
+            )
+        if config.position in ("learned", "hierarchical"):
+            self.position = LearnedPosition(
+                config.max_positions,
+                size,
+                hierarchical=config.position == "hierarchical",
+                initializer_range=config.initializer_range,
+                dtype=policy,
+                name="position",
+            )
+        self.norm = LayerNorm(config.norm_epsilon, dtype=policy, name="norm")
+        self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
+        if size != config.hidden_size:
+            self.projection = keras.layers.Dense(
+                config.hidden_size, kernel_initializer=_normal(config), dtype=policy, name="projection"
+            )
+
+    def build(self, input_shape: Any = None) -> None:
+        size = self.config.size_of_embedding
+        for layer in (self.token, self.segment, self.position):
+            if layer is not None:
+                layer.build((None, None))
+        for layer in (self.norm, self.projection):
+            if layer is not None:
+                layer.build((None, None, size))
+
+    def call(self, tokens: Any, segments: Any = None, positions: Any = None) -> Any:
+        total = self.token(tokens)
+        if self.segment is not None:
+            total = total + self.segment(ops.zeros_like(tokens) if segments is None else segments)
+        if self.position is not None:
+            if positions is None:
+                length, longest = tokens.shape[1], self.config.longest
+                if length is not None and longest is not None and length > longest:
+                    raise UserError(
+                        f"expected at most {longest} tokens (the model's positions), found {length}: cut the text, or "
+                        "load the checkpoint with position='hierarchical'"
+                    )
+                positions = ops.arange(ops.shape(tokens)[1])
+            where = self.position(positions)
+            total = total + (where[None] if len(where.shape) == 2 else where)
+        total = self.dropout(self.norm(total))
+        return total if self.projection is None else self.projection(total)
+
+    def unembed(self, x: Any) -> Any:
+        """Scores over the vocabulary with the token table, tied: `(…, embedding)` to `(…, vocab_size)`."""
+        return self.token(x, reverse=True)
+
+    def compute_output_shape(self, tokens_shape: Any, **others: Any) -> Any:
+        return (*tokens_shape, self.config.hidden_size)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+
+def _normal(config: Config) -> keras.initializers.Initializer:
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
