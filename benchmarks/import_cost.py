@@ -2,8 +2,8 @@
 
     python benchmarks/import_cost.py [--rounds 15]
 
-CPU seconds (user + system of the child) are steadier than wall time on a shared machine; the ratio of their medians is what the
-target (at most 1.3) is about. The first round warms the page cache and the bytecode and is thrown away.
+CPU seconds (user + system of the child) are steadier than wall time on a shared machine; the ratio of their medians is
+what the target (at most 1.3) is about. The first round warms the page cache and the bytecode and is thrown away.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What the documents show is run: Python and shell blocks of README.md and docs/, and the examples in docstrings.
 
 A document's blocks run from top to bottom in one folder that holds the files they name (`stage`). README.zh.md shows
-the same code as README.md, so its code is compared, not run again. Blocks marked `text` show output or a tree. Lines that
-change the checkout or the machine are checked without being carried out: `make` runs with -n (CI runs the targets
+the same code as README.md, so its code is compared, not run again. Blocks marked `text` show output or a tree. Lines
+that change the checkout or the machine are checked without being carried out: `make` runs with -n (CI runs the targets
 themselves), `pip install` must name extras that exist, `git clone` stays undone.
 """
 
