@@ -25,7 +25,7 @@ test: .venv/ready  ## the whole suite under JAX
 
 check: .venv/ready  ## lint, types, and the laws of the house
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m pyrefly check
+	$(PYTHON) -m pyrefly check --python-interpreter-path $(PYTHON)
 	KERAS_BACKEND=jax $(PYTHON) -m pytest -q tests/laws
 
 # Tests marked `once` know no backend (tests/conftest.py lists them); all others run again under each.
