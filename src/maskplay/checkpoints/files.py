@@ -22,6 +22,7 @@ _OPENED = (
     "a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), *.safetensors, pytorch_model.bin, *.npz, "
     "*.weights.h5 or *.keras, or a folder that holds one"
 )
+_MAX_INDEX = 8 * 2**20  # bytes
 _DATA_FILE = re.compile(r"\.data-\d{5}-of-\d{5}$")
 _LATEST = re.compile(r'^model_checkpoint_path: "(.*)"\s*$', re.MULTILINE)
 
@@ -109,6 +110,8 @@ def _open_zip(path: Path, verify: bool) -> Tensors:
 
 def _open_sharded(path: Path, verify: bool) -> Tensors:
     """`model.safetensors.index.json`: which tensor lies in which file of the same folder."""
+    if path.stat().st_size > _MAX_INDEX:
+        raise CheckpointError(f"{path}: expected an index of at most {_MAX_INDEX // 2**20} MiB, found a larger file")
     try:
         weights = read_json(path).get("weight_map")
     except UserError as error:

@@ -109,7 +109,7 @@ def _datasets(file: MappedFile, tree: h5py.File) -> Iterator[tuple[str, h5py.Dat
 def _lazy(file: MappedFile, begin: int, size: int, name: str, dataset: h5py.Dataset) -> LazyTensor | str:
     """A dataset as a part of the file, or why it is skipped."""
     dtype = dataset.dtype
-    if dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16":
+    if dtype == np.dtype("V2") and _says_bfloat16(dataset):
         dtype = np.dtype(ml_dtypes.bfloat16)
     elif dtype.kind not in "biuf" or dtype.itemsize > 8 or dataset.shape is None:
         return "not an array of numbers"
@@ -129,3 +129,10 @@ def _lazy(file: MappedFile, begin: int, size: int, name: str, dataset: h5py.Data
     if offset is None or offset + byte_count(shape, dtype) > size:
         raise CheckpointError(f"{file.path}: {what}: its bytes are missing: truncated or damaged")
     return file.lazy(begin + offset, shape, dtype, what)
+
+
+def _says_bfloat16(dataset: h5py.Dataset) -> bool:
+    """Whether Keras marked two opaque bytes as bfloat16. Looks at the attribute's shape before reading it."""
+    if "dtype" not in dataset.attrs or dataset.attrs.get_id("dtype").shape != ():
+        return False
+    return dataset.attrs["dtype"] == "bfloat16"

@@ -46,7 +46,7 @@ def open_npz(path: str | os.PathLike[str], verify: bool = True) -> Tensors:
             skipped[name] = "not an array"
             continue
         code, fortran, sizes, start = _header(members, member)
-        if code in ("|V2", "V2"):
+        if code.endswith("V2"):
             dtype = np.dtype(ml_dtypes.bfloat16)
         elif _NUMBERS.fullmatch(code) and code[-2:] not in ("b2", "b4", "b8", "f1"):
             dtype = np.dtype(code)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -34,7 +35,7 @@ _DTYPES = {
     "BOOL": np.dtype("?"),
 }
 _WRITTEN = {np.dtype(dtype).newbyteorder("<") for dtype in _DTYPES.values()}
-_MAX_HEADER = 32 * 2**20  # bytes; some 100 for each tensor
+_MAX_HEADER = 8 * 2**20  # bytes; some 100 for each tensor
 
 
 def open_safetensors(path: str | os.PathLike[str]) -> Tensors:
@@ -59,7 +60,9 @@ def open_safetensors(path: str | os.PathLike[str]) -> Tensors:
                 raise CheckpointError(f"{what}: expected dtype, shape and data_offsets, found {quoted(entry)}")
         shape = check_shape(file.path, name, sizes)
         if not 0 <= begin <= end or start + end > file.size:
-            raise CheckpointError(f"{what}: bytes {begin} to {end} of {file.size - start}: truncated or damaged")
+            raise CheckpointError(
+                f"{what}: bytes {quoted(begin)} to {quoted(end)} of {file.size - start}: truncated or damaged"
+            )
         places.append((begin, end, name))
         dtype = _DTYPES.get(code)
         if dtype is None:
@@ -112,7 +115,7 @@ def write(
             raise CheckpointError(f"{path}: cannot be written ({error})") from None
 
 
-def _header(file: MappedFile) -> tuple[dict[str, object], int]:
+def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
     """The header's JSON object, and where the bytes begin."""
     if file.size < 8:
         raise CheckpointError(f"{file.path}: not a safetensors file: {file.size} bytes")

@@ -15,9 +15,11 @@ _FOOTER = 48
 _TRAILER = 5  # compression, CRC
 _RESTART = 16  # entries between two restart points, as TensorFlow writes
 # An index takes some 100 bytes a tensor; prefixes and Snappy could make a small file unfold without end.
-MAX_FILE = 16 * 2**20
-_MAX_UNFOLDED = 64 * 2**20
+MAX_FILE = 8 * 2**20
+_MAX_UNFOLDED = 32 * 2**20
+_MAX_ENTRIES = 200_000
 _MAX_KEY = 4096
+_MAX_VALUE = 2**16
 
 
 def is_table(data: bytes) -> bool:
@@ -55,8 +57,8 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
                 raise ValueError(f"key {_shown(key)} is repeated or out of order")
             last = key
             unfolded += len(key)
-            if unfolded > _MAX_UNFOLDED:
-                raise ValueError(f"it unfolds to more than {_MAX_UNFOLDED // 2**20} MiB")
+            if unfolded > _MAX_UNFOLDED or len(entries) == _MAX_ENTRIES:
+                raise ValueError(f"it unfolds to more than {_MAX_UNFOLDED // 2**20} MiB or {_MAX_ENTRIES} entries")
             entries[key] = value
     return entries
 
@@ -129,14 +131,17 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     end = len(block) - 4 - 4 * restarts
     if len(block) < 4 or end < 0:
         raise ValueError("a block has no restart points")
-    at = 0
+    at = count = 0
     key = b""
     while at < end:
+        count += 1
+        if count > _MAX_ENTRIES:
+            raise ValueError(f"a block has more than {_MAX_ENTRIES} entries")
         shared, at = read_varint(block, at)
         own, at = read_varint(block, at)
         size, at = read_varint(block, at)
-        if shared > len(key) or at + own + size > end or shared + own > _MAX_KEY:
-            raise ValueError(f"an entry after key {_shown(key)} reaches past its block")
+        if shared > len(key) or at + own + size > end or shared + own > _MAX_KEY or size > _MAX_VALUE:
+            raise ValueError(f"an entry after key {_shown(key)} is too long")
         key = key[:shared] + block[at : at + own]
         at += own
         yield key, block[at : at + size]

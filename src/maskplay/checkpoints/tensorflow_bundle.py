@@ -74,7 +74,8 @@ def open_bundle(prefix: str | os.PathLike[str], verify: bool = True) -> Tensors:
     skipped: dict[str, str] = {}
     for key, value in table.items():
         if key.startswith(b"\0"):
-            continue  # one part of a partitioned variable, whose own entry follows the parts
+            skipped[quoted(key)] = "a part of a partitioned variable, whose own entry follows"
+            continue
         try:
             stored_name = key.decode("utf-8")
         except UnicodeDecodeError:

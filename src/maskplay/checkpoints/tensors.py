@@ -115,17 +115,16 @@ class MappedFile:
         self.check(offset, size, what)
         if size == 0:
             return memoryview(b"")
-        if self._map is None:
-            try:
+        try:
+            if self._map is None:
                 with open(self.path, "rb") as file:
-                    # A page beyond the end of a shrunken file kills the process when touched: look again first.
-                    if os.fstat(file.fileno()).st_size < self.size:
-                        raise CheckpointError(f"{self.path}: was cut short since it was opened; open it again")
-                    self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                if isinstance(error, CheckpointError):
-                    raise
-                raise CheckpointError(f"{self.path}: cannot be mapped ({error})") from None
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # A page beyond the end of a file that shrank kills the process when touched: look again each time.
+            present = min(len(self._map), self._map.size())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: cannot be mapped ({error})") from None
+        if present < self.size:
+            raise CheckpointError(f"{self.path}: was cut short since it was opened; open it again")
         return memoryview(self._map)[offset : offset + size]
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
@@ -170,7 +169,10 @@ def quoted(value: object) -> str:
         value = value[:200]
         text = f"'{value}'" if value.isprintable() else ascii(value)
     else:
-        text = ascii(value)
+        try:
+            text = ascii(value)
+        except RecursionError:
+            text = f"a {type(value).__name__}"
     return text if len(text) <= 120 else f"{text[:116]}...{text[-1]}"
 
 

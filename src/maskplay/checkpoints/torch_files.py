@@ -30,6 +30,7 @@ _DTYPES = {
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # where training scripts keep the weights
 _MAX_DEPTH = 16
+_MAX_NAME = 4096
 _LEGACY = (
     "written by PyTorch before 1.6 (not a zip file), which is not read; convert it once, in PyTorch: "
     "torch.save(torch.load(path, weights_only=True), path)"
@@ -104,6 +105,8 @@ def _flat(path: str | os.PathLike[str], table: dict[object, object]) -> Iterator
         seen.add(id(items))
         for key, value in items.items():
             name = f"{prefix}{key}"
+            if len(name) > _MAX_NAME:
+                raise CheckpointError(f"{path}: a name of {len(name)} characters: {quoted(name)}")
             if isinstance(value, dict) and value:
                 stack.append((f"{name}.", value, depth + 1))
             else:
@@ -124,7 +127,8 @@ def _lazy(
         raise CheckpointError(f"{path}: {what}: its storage is compressed; write the file with torch.save again")
     if storage.size * dtype.itemsize > archive.members[member].size:
         raise CheckpointError(
-            f"{path}: {what}: a storage of {storage.size} {dtype} in {archive.members[member].size} bytes: damaged"
+            f"{path}: {what}: {archive.members[member].size} bytes cannot hold a storage of {quoted(storage.size)} "
+            f"{dtype}: damaged"
         )
     shape = check_shape(archive.file.path, name, tensor.sizes)
     count = math.prod(shape)
@@ -132,8 +136,8 @@ def _lazy(
     # A view that repeats elements (stride 0) would grow when it is copied.
     if count and (last >= storage.size or count > storage.size):
         raise CheckpointError(
-            f"{path}: {what}: shape {shape}, strides {tensor.strides} and offset {tensor.offset} reach outside "
-            f"a storage of {storage.size}: damaged"
+            f"{path}: {what}: shape {shape}, strides {quoted(tensor.strides)} and offset {quoted(tensor.offset)} "
+            f"reach outside a storage of {storage.size}: damaged"
         )
     offset = archive.offset(member)
 
@@ -144,7 +148,7 @@ def _lazy(
         if big:
             data = memoryview(np.frombuffer(data, f"u{dtype.itemsize}").byteswap()).cast("B")
         flat = as_array(data, (storage.size,), dtype)[tensor.offset :]
-        strides = tuple(stride * flat.itemsize for stride in tensor.strides)
+        strides = tuple(stride * flat.itemsize if size > 1 else 0 for size, stride in zip(shape, tensor.strides))
         return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
 
     return LazyTensor(shape, dtype.newbyteorder("="), read)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from maskplay.checkpoints.tensors import quoted
 
 MAX_PICKLE = 16 * 2**20  # bytes; a thousand tensors take some 200 kB
-_MAX_STEPS = 2_000_000  # every instruction makes at most one small object
+_MAX_STEPS = 1_000_000  # some 40 a tensor; each makes at most one small object
 
 _ORDERED_DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"

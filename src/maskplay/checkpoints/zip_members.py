@@ -81,7 +81,7 @@ class ZipMembers:
             content = bytes(data[:limit])
         else:
             try:
-                content = zlib.decompressobj(-15).decompress(data, min(limit, member.size + 1))
+                content = zlib.decompressobj(-15).decompress(data, max(1, min(limit, member.size + 1)))
             except zlib.error as error:
                 raise CheckpointError(f"{self.file.path}: member {quoted(name)}: damaged: {error}") from None
         if len(content) != min(limit, member.size) or (member.size <= limit and zlib.crc32(content) != member.checksum):
