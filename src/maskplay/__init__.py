@@ -1,1 +1,37 @@
-"""maskplay."""
+"""maskplay: Transformer 如戏，全靠 Mask. BERT-family models on Keras 3, where the mask of a call decides the play.
+
+The public names, in the order a batch meets them. Without KERAS_BACKEND the first installed of jax, torch and tensorflow
+is used.
+"""
+
+from maskplay import _backend
+
+_backend.choose()
+
+from maskplay import families, layers, masks, plays  # noqa: E402
+from maskplay.config import Config  # noqa: E402
+from maskplay.encoder import Encoder, submodel  # noqa: E402
+from maskplay.errors import CheckpointError, DataError, MissingExtra, UserError  # noqa: E402
+from maskplay.language_model import LanguageModel  # noqa: E402
+from maskplay.pretrained import Pretrained, load  # noqa: E402
+from maskplay.text.tokenizer import Tokenizer  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "Config",
+    "DataError",
+    "Encoder",
+    "LanguageModel",
+    "MissingExtra",
+    "Pretrained",
+    "Tokenizer",
+    "UserError",
+    "families",
+    "layers",
+    "load",
+    "masks",
+    "plays",
+    "submodel",
+]

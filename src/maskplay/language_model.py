@@ -43,6 +43,7 @@ class LanguageModel(keras.Model):
     """
 
     def __init__(self, config: Config | dict[str, Any], heads: Sequence[str] = HEADS, **kwargs: Any) -> None:
+        kwargs.setdefault("name", "language_model")
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
         if unknown := [head for head in heads if head not in HEADS]:

@@ -1,0 +1,305 @@
+"""What `maskplay.load` returns: a network with its tokenizer, ready to fill blanks, encode texts and be saved.
+
+`load` takes a path in any format that maskplay reads (or a hub id) and finds out by itself what it is.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from keras import ops
+
+from maskplay import masks, plays
+from maskplay.checkpoints.load import Compound, load_network
+from maskplay.checkpoints.match import Match
+from maskplay.checkpoints.save import save
+from maskplay.config import Config
+from maskplay.encoder import Encoder
+from maskplay.errors import CheckpointError, UserError
+from maskplay.language_model import LanguageModel
+from maskplay.storage import MARKER, read_json
+from maskplay.text.tokenizer import Tokenizer
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to fill the blanks of a text.
+
+    Attributes:
+        token: what goes into the blank; into several blanks, the tokens joined.
+        score: its probability, the product over the blanks.
+        text: the text with the blanks filled.
+    """
+
+    token: str
+    score: float
+    text: str
+
+
+class Pretrained:
+    """A network, its tokenizer and where they came from; made by `maskplay.load`, or from fresh parts.
+
+    Attributes:
+        network: the `LanguageModel`: encoder and heads, a `keras.Model`.
+        encoder: its `Encoder`.
+        config: its `Config`.
+        tokenizer: the `Tokenizer`; asking for it raises `UserError` when the checkpoint came without a vocabulary.
+        family: "bert" or "roformer".
+        report: which tensor of the checkpoint filled what (`checkpoints.match.Match`); None for fresh parts.
+
+    Example:
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> tokenizer = Tokenizer.from_characters(["科学技术是第一生产力"], max_size=100)
+        >>> config = Config(
+        ...     vocab_size=len(tokenizer), hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16
+        ... )
+        >>> b = Pretrained(LanguageModel(config), tokenizer)
+        >>> len(b.fill("科学[MASK][MASK]是第一生产力", top=3))
+        3
+    """
+
+    def __init__(
+        self, network: LanguageModel, tokenizer: Tokenizer | None = None, family: str = "bert", report: Match | None = None
+    ) -> None:
+        if not network.built:
+            network.build()
+        if tokenizer is not None and len(tokenizer) > network.config.vocab_size:
+            raise UserError(
+                f"the vocabulary has {len(tokenizer)} tokens, but the network has embeddings for "
+                f"{network.config.vocab_size}: they do not belong together"
+            )
+        self.network = network
+        self.family = family
+        self.report = report
+        self._tokenizer = tokenizer
+
+    @property
+    def config(self) -> Config:
+        return self.network.config
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.network.encoder
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise UserError("this checkpoint came without a vocabulary: load it with vocab='path/to/vocab.txt'")
+        return self._tokenizer
+
+    def fill(self, text: str, top: int = 5) -> list[Candidate]:
+        """Fill the blanks of a text (完形填空), best first.
+
+        Args:
+            text: with one or more `[MASK]`.
+            top: how many candidates to return.
+
+        Returns:
+            Candidates by falling score. Several blanks are filled independently of each other, as the network scores
+            them, and the best combinations are returned.
+
+        Raises:
+            UserError: no `[MASK]`, a text longer than the network's positions, or no masked-token head.
+        """
+        encoding = self.tokenizer.encode(text, specials=True)
+        ids = np.array([encoding.ids])
+        blanks = np.flatnonzero(ids[0] == self.tokenizer.mask_id)
+        if not len(blanks):
+            raise UserError(f"expected a text with [MASK] in it, found {text[:60]!r}")
+        if top < 1:
+            raise UserError(f"top: expected at least 1, found {top}")
+        segments = np.array([encoding.segments])
+        logits = self.logits(ids, segments=segments, at=blanks[None])[0]
+        scores = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
+        scores = scores[:, : len(self.tokenizer)]
+        found: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        for row in scores:
+            best = np.argsort(-row, kind="stable")[:top]
+            grown = [(score + float(row[i]), (*chosen, int(i))) for score, chosen in found for i in best]
+            found = sorted(grown, key=lambda candidate: -candidate[0])[:top]
+        candidates = []
+        for score, chosen in found:
+            tokens = self.tokenizer.tokens(chosen)
+            filled = text
+            for token in tokens:
+                filled = filled.replace("[MASK]", token.removeprefix("##"), 1)
+            word = tokens[0] if len(tokens) == 1 else self.tokenizer.decode(chosen, skip_specials=False)
+            candidates.append(Candidate(word, float(np.exp(score)), filled))
+        return candidates
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        pool: Literal["cls", "mean"] = "cls",
+        max_length: int | None = None,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Vectors of texts.
+
+        Args:
+            texts: one text or several.
+            pool: "cls" = the first token's hidden state, "mean" = the mean over the text's tokens, [CLS] and [SEP]
+                included, padding not.
+            max_length: most tokens of a text; default the network's positions, at most 512.
+            batch_size: texts at a time.
+
+        Returns:
+            `(texts, hidden)` float32; one text gives one row.
+
+        Raises:
+            UserError: an unknown pool.
+        """
+        if pool not in ("cls", "mean"):
+            raise UserError(f"pool: expected 'cls' or 'mean', found {pool!r}")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        limit = max_length or min(self.config.longest or 512, 512)
+        encodings = self.tokenizer.encode_batch(texts, max_length=limit)
+        vectors = np.zeros((len(texts), self.config.hidden_size), "float32")
+        graph = self.encoder.graph()
+        # Longest first, and lengths rounded up: neighbours share a shape, so little is padded and few shapes compile.
+        order = sorted(range(len(texts)), key=lambda i: -len(encodings[i]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            length = min(-(-len(encodings[chosen[0]]) // 16) * 16, max(limit, len(encodings[chosen[0]])))
+            inputs = {name: np.zeros((batch_size, length), "int32") for name in ("tokens", "segments")}
+            inputs["tokens"][:] = self.config.pad_id
+            for row, i in enumerate(chosen):
+                inputs["tokens"][row, : len(encodings[i])] = encodings[i].ids
+                inputs["segments"][row, : len(encodings[i])] = encodings[i].segments
+            names = [tensor.name for tensor in graph.inputs]
+            hidden = np.asarray(
+                ops.convert_to_numpy(graph.predict_on_batch({name: inputs[name] for name in names})), "float32"
+            )
+            for row, i in enumerate(chosen):
+                real = hidden[row, : len(encodings[i])]
+                vectors[i] = real[0] if pool == "cls" else real.mean(axis=0)
+        return vectors
+
+    def logits(self, tokens: Any, segments: Any = None, at: Any = None, **facts: Any) -> Any:
+        """Masked-token scores.
+
+        Args:
+            tokens, segments: ints `(batch, length)`.
+            at: ints `(batch, positions)`, only these places; None = all.
+            **facts: anything else `LanguageModel` takes: `mask`, `positions`, `valid`, `documents`, `order`.
+
+        Returns:
+            Logits `(batch, length or positions, vocab_size)`, a backend tensor.
+
+        Raises:
+            UserError: the network has no masked-token head.
+        """
+        if self.network.mlm is None:
+            raise UserError(f"this {self.family} checkpoint has no masked-token head, so it cannot score tokens")
+        arrays = {"segments": segments, "at": at, **facts}
+        for name, value in arrays.items():
+            if value is not None and not isinstance(value, masks.Mask | bool):
+                arrays[name] = ops.convert_to_tensor(value)
+        return self.network(ops.convert_to_tensor(tokens), **arrays)["mlm"]
+
+    def save(self, path: str | os.PathLike[str], format: str = "maskplay") -> None:
+        """Write a folder: "maskplay", "huggingface" (transformers opens it) or "google" (bert4keras opens it).
+
+        Raises:
+            UserError: an unknown format, or the folder's name is taken by something else.
+        """
+        save(path, self.network, self.family, self._tokenizer, format)
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"Pretrained({self.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
+            f"{config.num_heads} heads, vocabulary {config.vocab_size}, heads {', '.join(self.network.heads) or 'none'})"
+        )
+
+
+def load(
+    source: str | os.PathLike[str] | Mapping[str, np.ndarray],
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
+    vocab: str | os.PathLike[str] | None = None,
+    heads: Iterable[str] | None = None,
+    strict: bool = True,
+    keep_tokens: Sequence[int] | None = None,
+    compound_tokens: Sequence[Compound] | Mapping[str, Compound] | None = None,
+    **changes: Any,
+) -> Any:
+    """Open a checkpoint or a saved play.
+
+    Args:
+        source: a folder or file: a Google TensorFlow checkpoint, a Hugging Face folder, a maskplay folder, a saved play;
+            a hub id such as "google-bert/bert-base-chinese"; or arrays by name (with `config`).
+        config: the config's file, content or `Config`, where it does not lie beside the weights.
+        vocab: the vocab.txt, where it does not lie beside the weights.
+        heads: some of "pooler", "nsp", "mlm"; default those the checkpoint has.
+        strict: refuse missing, surplus and misshapen tensors; False fills what fits, `.report` tells.
+        keep_tokens: keep only these token ids, in this order (a smaller vocabulary; see `Tokenizer.simplified`).
+        compound_tokens: new tokens after those, each starting from the mean of the old ids given for it (or
+            `(ids, weights)`); as a dictionary from the new token's text the tokenizer learns them too.
+        **changes: position="hierarchical" (texts beyond the position table), activation="gelu_tanh", dropout=0.2, …
+
+    Returns:
+        A `Pretrained`; for a saved play, the play.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged or unsafe, does not fit, or is of a family not opened yet.
+        UserError: no such path, or an impossible option.
+
+    Example:
+        >>> import tempfile
+        >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
+        >>> folder = Path(tempfile.mkdtemp()) / "tiny"
+        >>> Pretrained(LanguageModel(tiny)).save(folder, format="google")
+        >>> load(folder)
+        Pretrained(bert, 2 layers, hidden 8, 2 heads, vocabulary 10, heads pooler, nsp, mlm)
+    """
+    folder = None
+    if isinstance(source, str | os.PathLike):
+        source = _find(source)
+        folder = source if source.is_dir() else source.parent
+        if source.is_dir() and (source / MARKER).is_file() and read_json(source / MARKER).get("format") == "play":
+            return plays.load(source)
+    tokenizer = None
+    if vocab is not None:
+        tokenizer = Tokenizer.load(vocab) if Path(vocab).is_dir() else Tokenizer.from_vocab(vocab)
+    elif folder is not None and any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        tokenizer = Tokenizer.load(folder)
+    names = list(compound_tokens) if isinstance(compound_tokens, Mapping) else None
+    ids = list(compound_tokens.values()) if isinstance(compound_tokens, Mapping) else compound_tokens
+    network, report = load_network(source, config, heads, strict, keep_tokens, ids, **changes)
+    if tokenizer is not None and keep_tokens is not None:
+        tokenizer = tokenizer.keep(keep_tokens)
+    if tokenizer is not None and names is not None:
+        tokenizer = tokenizer.add(names)
+    return Pretrained(network, tokenizer, report.family, report)
+
+
+def _find(source: str | os.PathLike[str]) -> Path:
+    path = Path(source)
+    try:
+        if path.exists() or Path(f"{path}.index").is_file():
+            return path
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(source)[:200]!r}: not a path ({error})") from None
+    text = os.fspath(source)
+    if text.startswith("bundled:"):
+        raise UserError(f"{text}: no model is bundled with this version; give a path")
+    if not _HUB_ID.fullmatch(text) or path.parent.is_dir():
+        raise UserError(f"{text}: no such file or folder")
+    # The hub's library reports one cause of failure in many classes; all of them mean "not to be had from there".
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(text, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{text}: no such file or folder, and as a hub id it cannot be fetched ({type(error).__name__}: {reason})"
+        ) from None
