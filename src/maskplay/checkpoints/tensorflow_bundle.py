@@ -136,7 +136,7 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> 
             if code is None:
                 raise CheckpointError(f"{prefix}: tensor {quoted(name)}: dtype {array.dtype} cannot be written")
             data = np.ascontiguousarray(array, _DTYPES[code]).reshape(-1).view(np.uint8)
-            file.write(data)
+            file.write(data.data)
             shape = b"".join(_field(2, _field(1, size)) for size in array.shape)
             entry = _field(1, code) + _field(2, shape) + _field(4, offset) + _field(5, data.size)
             table.append((key, entry + b"\x35" + masked_crc32c(data).to_bytes(4, "little")))

@@ -146,7 +146,7 @@ def _lazy(
             return np.zeros(shape, dtype.newbyteorder("="))
         data = archive.file.bytes(offset, storage.size * dtype.itemsize, what)
         if big:
-            data = memoryview(np.frombuffer(data, f"u{dtype.itemsize}").byteswap()).cast("B")
+            data = np.frombuffer(data, f"u{dtype.itemsize}").byteswap().data.cast("B")
         flat = as_array(data, (storage.size,), dtype)[tensor.offset :]
         strides = tuple(stride * flat.itemsize if size > 1 else 0 for size, stride in zip(shape, tensor.strides))
         return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)

@@ -7,6 +7,7 @@ function: the three constructors PyTorch uses are recognised, and anything else 
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from maskplay.checkpoints.tensors import quoted
 
@@ -227,7 +228,7 @@ def _fill(target: object, items: list[object]) -> None:
         target[key] = value
 
 
-def _storage(identity: object) -> Storage:
+def _storage(identity: Any) -> Storage:
     match identity:
         case ("storage", Global(kind), str(key), str(), int(size), *_) if kind in _STORAGES and size >= 0:
             return Storage(kind.removeprefix("torch.").removesuffix("Storage"), key, size)
