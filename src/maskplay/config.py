@@ -1,7 +1,7 @@
 """The choices a transformer makes, as one frozen record that reads and writes JSON.
 
-A field exists because a released checkpoint needs it. A model is a row of these choices (see `maskplay.families`), never
-a subclass: `ROFORMER = BERT.but(position="rotary")`.
+A field exists because a released checkpoint needs it. A model is a row of these choices (see `maskplay.families`),
+never a subclass: `ROFORMER = BERT.but(position="rotary")`.
 """
 
 import dataclasses
@@ -132,7 +132,10 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"config: expected JSON, found {text[:40]!r}: {error}") from None
         if not isinstance(values, dict):
             raise UserError(f"config: expected a JSON object, found {type(values).__name__}")
         return cls.from_dict(values)

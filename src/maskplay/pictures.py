@@ -1,6 +1,7 @@
 """Drawings of small boolean matrices: SVG and terminal text by hand, PNG through matplotlib (the `plot` extra)."""
 
 import io
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 
@@ -36,17 +37,24 @@ def draw(matrix: np.ndarray, labels: Sequence[str], title: str, format: str) -> 
         raise UserError(f"a picture shows at most {LARGEST} tokens, found {len(matrix)}")
     if len(labels) != len(matrix):
         raise UserError(f"a picture of {len(matrix)} tokens needs {len(matrix)} labels, found {len(labels)}")
+    # Control characters break a line of text, and XML forbids most of them.
+    labels = ["".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label) for label in labels]
     return drawings[format](matrix, labels, title)
 
 
+def _columns(label: str) -> int:
+    """Width in a terminal, where Chinese characters take two columns."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in label)
+
+
 def _text(matrix: np.ndarray, labels: Sequence[str], title: str) -> str:
-    width = max(map(len, labels))
+    width = max(map(_columns, labels))
     cells = (" ".join("■" if filled else "·" for filled in row) for row in matrix)
-    return "\n".join(f"{label:>{width}} {row}" for label, row in zip(labels, cells, strict=True))
+    return "\n".join(" " * (width - _columns(x)) + f"{x} {row}" for x, row in zip(labels, cells, strict=True))
 
 
 def _svg(matrix: np.ndarray, labels: Sequence[str], title: str) -> str:
-    cell, margin = 18, 22 + 9 * max(map(len, labels))
+    cell, margin = 18, 22 + 9 * max(map(_columns, labels))
     side = margin + cell * len(labels) + 8
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{side}" height="{side + 20}" font-family="monospace" '

@@ -113,6 +113,8 @@ def permuted(strict: bool = False) -> Mask:
                [0, 1, 0],
                [0, 1, 1]])
     """
+    if not isinstance(strict, bool):
+        raise UserError(f"permuted(strict): expected True or False, found {strict!r}")
     return Permuted(strict)
 
 
@@ -166,7 +168,8 @@ def sparse(k: int) -> Mask:
         >>> int(sparse(4).dense(16).sum()), int((sparse(4) & causal()).dense(16).sum())
         (148, 82)
     """
-    return window(whole_number("sparse(k)", k, 1)) | atrous(k)
+    whole_number("sparse(k)", k, 1)
+    return window(k) | atrous(k)
 
 
 def fixed(l: int, c: int) -> Mask:  # noqa: E741 (the paper's letter)
@@ -179,9 +182,10 @@ def fixed(l: int, c: int) -> Mask:  # noqa: E741 (the paper's letter)
                [0, 1, 1, 1],
                [0, 1, 1, 1]])
     """
-    if whole_number("fixed(l, c): c", c, 0) > whole_number("fixed(l, c): l", l, 1):
+    block, summary = whole_number("fixed(l, c): l", l, 1), whole_number("fixed(l, c): c", c, 0)
+    if summary > block:
         raise UserError(f"fixed(l, c): expected c <= l, found l={l}, c={c}")
-    return Fixed(l, c)
+    return Fixed(block, summary)
 
 
 RULES: dict[str, Callable[..., Mask]] = {

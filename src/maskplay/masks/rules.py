@@ -6,6 +6,7 @@ A rule is written once, against NumPy or `keras.ops` (the argument `xp`), for al
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -116,22 +117,28 @@ class Mask:
             array([[1, 1, 1, 1, 0]])
         """
         given = {"segments": segments, "order": order, "documents": documents, "valid": valid}
-        tensors = [fact for fact in (*given.values(), at) if keras.ops.is_tensor(fact)]
-        xp = ops if tensors else np
+        given = {name: fact for name, fact in given.items() if fact is not None}
+        tensors = any(keras.ops.is_tensor(value) for value in (*given.values(), at, n))
+        xp, array = (ops, ops.convert_to_tensor) if tensors else (np, np.asarray)
+        n = n if ops.is_tensor(n) else whole_number("a mask's n", n, 0)
+        batches = set()
         for name, fact in given.items():
-            if fact is None:
-                continue
-            fact = ops.convert_to_tensor(fact) if tensors else np.asarray(fact)
-            if len(fact.shape) not in (1, 2) or fact.shape[-1] != n:
+            given[name] = fact = array(fact)
+            known = isinstance(n, int) and len(fact.shape) > 0 and fact.shape[-1] is not None
+            if len(fact.shape) not in (1, 2) or (known and fact.shape[-1] != n):
                 raise UserError(
                     f"the mask fact '{name}': expected shape ({n},) or (batch, {n}), found {tuple(fact.shape)}"
                 )
-            given[name] = fact
+            batches.update({fact.shape[0]} - {None, 1} if len(fact.shape) == 2 else ())
+        if len(batches) > 1:
+            raise UserError(f"mask facts: expected one batch size, found {' and '.join(map(str, sorted(batches)))}")
         if at is not None:
-            at = ops.convert_to_tensor(at, "int32") if tensors else np.asarray(at)
+            at = array(at)
+            if len(at.shape) != 1 or (not tensors and at.size and not 0 <= at.min() <= at.max() < n):
+                raise UserError(f"a mask's rows at: expected places 0 … {n - 1} of shape (queries,), found {at}")
         visible = self.sees(Facts(n, **given), at, xp)
-        shape = (n if at is None else at.shape[0], n)
-        return xp.broadcast_to(visible, tuple(visible.shape[:-2]) + shape)
+        size = ops.shape if tensors else np.shape
+        return xp.broadcast_to(visible, (*size(visible)[:-2], n if at is None else size(at)[0], n))
 
     def plan(self) -> Plan:
         """How an attention layer may execute this rule.
@@ -178,7 +185,8 @@ class Mask:
         matrix = ops.convert_to_numpy(self.dense(whole_number("a mask picture's n", n, 1), **facts))
         if matrix.ndim != 2:
             raise UserError("a mask picture shows one sequence: give each fact the shape (n,), without a batch axis")
-        return pictures.draw(matrix, [str(token) for token in tokens or range(n)], str(self), format)
+        labels = [str(token) for token in (range(n) if tokens is None else tokens)]
+        return pictures.draw(matrix, labels, str(self), format)
 
     def __and__(self, other: "Mask") -> "Mask":
         return combine(And, [self, other]) if isinstance(other, Mask) else NotImplemented
@@ -253,7 +261,7 @@ class Prefix(RankMask):
         # padding (segment 0) after the target would share the last target's rank, and so would a second source.
         segments = facts.need("segments", self)
         before = xp.concatenate([segments[..., :1], segments[..., :-1]], axis=-1)
-        steps = xp.logical_or(segments != 0, segments != before)
+        steps = xp.logical_or(xp.not_equal(segments, 0), xp.not_equal(segments, before))
         return xp.cumsum(_cast(steps, xp), axis=-1)
 
 
@@ -278,7 +286,7 @@ class Padding(Mask):
     needs = frozenset({"valid"})
 
     def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
-        return facts.need("valid", self)[..., None, :] != 0
+        return xp.not_equal(facts.need("valid", self), 0)[..., None, :]
 
 
 @_register
@@ -395,7 +403,7 @@ def _cast(x: Any, xp: Any) -> Any:
     return x.astype("int32") if xp is np else ops.cast(x, "int32")
 
 
-def whole_number(what: str, value: int, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def whole_number(what: str, value: Any, least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise UserError(f"{what}: expected an integer of at least {least}, found {value!r}")
-    return value
+    return int(value)
