@@ -34,11 +34,12 @@ def likeness(texts: list[str]) -> np.ndarray:
     """Jaccard similarity of the character bigrams of each pair, `(n, n)`, punctuation left out; 0 on the diagonal."""
     words = ["".join(filter(str.isalnum, text)) for text in texts]
     bigrams = [{word[i : i + 2] for i in range(len(word) - 1)} for word in words]
-    column = {bigram: i for i, bigram in enumerate(sorted(set().union(*bigrams)))}
+    counts = Counter(bigram for found in bigrams for bigram in found)
+    column = {bigram: i for i, bigram in enumerate(bigram for bigram, n in counts.items() if n > 1)}
     has = np.zeros((len(texts), len(column)), "float32")
     for row, found in enumerate(bigrams):
-        has[row, [column[bigram] for bigram in found]] = 1
-    both, sizes = has @ has.T, has.sum(1)
+        has[row, [column[bigram] for bigram in found if bigram in column]] = 1
+    both, sizes = has @ has.T, np.array([len(found) for found in bigrams])
     similar = both / (sizes[:, None] + sizes - both)
     np.fill_diagonal(similar, 0)
     return similar
