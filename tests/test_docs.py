@@ -83,6 +83,28 @@ def run(document: Path, stage: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    """The folder a document plays in, with the files that documents name; CONTRIBUTING.md lists them."""
+    import maskplay as mp
+
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    good = ["味道不错，下次还来", "物流很快，包装也好", "性价比高，推荐"]
+    bad = ["太难吃了", "客服态度差", "用了一天就坏了"]
+    rows = [f"{text}\t{label}" for texts, label in ((good, "pos"), (bad, "neg")) for text in texts]
+    for name in ("reviews.tsv", "dev.tsv"):
+        (folder / name).write_text("\n".join(["text\tlabel", *rows, ""]), encoding="utf-8")
+    (folder / "texts.txt").write_text("\n".join([*good, *bad, ""]), encoding="utf-8")
+    tokenizer = mp.Tokenizer.from_characters([*good, *bad, "科学技术是第一生产力今天气真"], max_size=200)
+    config = mp.Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=64
+    )
+    # Random weights under the name of the real ones: the commands are what is tried here, not the answers.
+    mp.Pretrained(mp.LanguageModel(config), tokenizer).save(folder / "chinese_L-12_H-768_A-12", format="google")
+    return folder
+
+
+@pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A shell in which `maskplay` and `python` are those under test."""
     programs = tmp_path / "bin"

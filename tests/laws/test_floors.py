@@ -12,7 +12,8 @@ from laws.house import PACKAGE, files, house, imports, name_of
 FLOORS = [
     ("errors storage pictures _backend", True),
     (
-        "masks config text tables demo batches losses metrics decode words optimizers stochastic autodiff statistics",
+        "masks config text tables demo batches losses metrics callbacks decode words optimizers stochastic autodiff "
+        "statistics",
         False,
     ),
     ("families layers", False),

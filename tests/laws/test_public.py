@@ -28,9 +28,18 @@ def imported_beside_keras(statement: str) -> list[str]:
 
 
 def without_example(names: dict[str, object]) -> list[str]:
-    """Public functions and classes whose docstring is missing or shows no `>>>` example."""
-    shown = {name: thing for name, thing in names.items() if inspect.isclass(thing) or inspect.isroutine(thing)}
-    return [name for name, thing in shown.items() if ">>>" not in (inspect.getdoc(thing) or "")]
+    """Public functions and classes whose own docstring is missing or shows no `>>>` example.
+
+    An exception needs no example, only words.
+    """
+    found = []
+    for name, thing in names.items():
+        if inspect.isclass(thing) or inspect.isroutine(thing):
+            error = inspect.isclass(thing) and issubclass(thing, BaseException)
+            text = thing.__doc__ or ""
+            if not text or (">>>" not in text and not error):
+                found.append(name)
+    return found
 
 
 def public_names(module: ModuleType, name: str) -> dict[str, object]:
@@ -74,4 +83,10 @@ def test_flags_a_bare_public_name() -> None:
 
     class Bare: ...
 
-    assert without_example({"told": told, "Bare": Bare, "version": "0.1.0"}) == ["Bare"]
+    class Silent(ValueError): ...
+
+    class Fault(ValueError):
+        """It failed."""
+
+    names = {"told": told, "Bare": Bare, "Silent": Silent, "Fault": Fault, "version": "0.1.0"}
+    assert without_example(names) == ["Bare", "Silent"]
