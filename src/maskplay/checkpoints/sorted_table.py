@@ -5,6 +5,7 @@ is entries that share a prefix of their key with the entry before, then restart 
 compression and a CRC. Format: https://github.com/google/leveldb/blob/main/doc/table_format.md
 """
 
+import os
 from collections.abc import Iterable, Iterator
 
 from maskplay.checkpoints.crc32c import masked_crc32c
@@ -156,8 +157,7 @@ def _written(entries: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
     for number, (key, value) in enumerate(entries):
         shared = 0
         if number % _RESTART:
-            while shared < min(len(key), len(last)) and key[shared] == last[shared]:
-                shared += 1
+            shared = len(os.path.commonprefix([key, last]))
         elif number:
             restarts.append(len(out))
         out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
