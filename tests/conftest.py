@@ -12,20 +12,25 @@ TESTS = Path(__file__).parent
 
 # Where code computes no tensor: `make test` runs these under JAX, and `make test-backends` leaves them out.
 ONCE = (
+    "checkpoints/test_crc32c.py",
+    "checkpoints/test_npz_files.py",
+    "checkpoints/test_safetensors_files.py",
+    "checkpoints/test_snappy.py",
+    "checkpoints/test_tensorflow_bundle.py",
+    "checkpoints/test_torch_files.py",
     "laws",
-    "text",
+    "test_config.py",
+    "test_demo_data.py",
     "test_docs.py",
-    "test_errors.py",
     "test_import.py",
-    "test_metrics.py",
-    "test_storage.py",
     "test_tables.py",
+    "text",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in ONCE:
+        if any(item.path.is_relative_to(TESTS / name) for name in ONCE):
             item.add_marker("once")
 
 
