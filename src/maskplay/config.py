@@ -69,18 +69,17 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            kind = str(field.type)
-            if value is None and "None" in kind:
+            name, value = field.name, getattr(self, field.name)
+            if value is None and field.type == int | None:
                 continue
-            if kind.startswith("int"):
-                least = 0 if field.name in ("num_segments", "pad_id", "num_layers") else 1
+            if field.type in (int, int | None):
+                least = 0 if name in ("num_segments", "pad_id", "num_layers") else 1
                 # 2**31: no released model comes near, and a config file must not make us allocate terabytes silently.
                 if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-                    raise UserError(f"config: {field.name}: expected an integer of at least {least}, found {value!r}")
-            elif kind == "float":
-                if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-                    raise UserError(f"config: {field.name}: expected a number of at least 0, found {value!r}")
+                    raise UserError(f"config: {name}: expected an integer of at least {least}, found {value!r}")
+            elif field.type is float:
+                if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+                    raise UserError(f"config: {name}: expected a number of at least 0, found {value!r}")
         for name, known in (("position", POSITIONS), ("activation", ACTIVATIONS), ("pooler_activation", ACTIVATIONS)):
             if getattr(self, name) not in known:
                 raise UserError(f"config: {name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")

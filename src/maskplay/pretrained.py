@@ -66,7 +66,11 @@ class Pretrained:
     """
 
     def __init__(
-        self, network: LanguageModel, tokenizer: Tokenizer | None = None, family: str = "bert", report: Match | None = None
+        self,
+        network: LanguageModel,
+        tokenizer: Tokenizer | None = None,
+        family: str = "bert",
+        report: Match | None = None,
     ) -> None:
         if not network.built:
             network.build()
@@ -213,10 +217,10 @@ class Pretrained:
         save(path, self.network, self.family, self._tokenizer, format)
 
     def __repr__(self) -> str:
-        config = self.config
+        config, heads = self.config, ", ".join(self.network.heads) or "none"
         return (
             f"Pretrained({self.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
-            f"{config.num_heads} heads, vocabulary {config.vocab_size}, heads {', '.join(self.network.heads) or 'none'})"
+            f"{config.num_heads} heads, vocabulary {config.vocab_size}, heads {heads})"
         )
 
 
@@ -234,8 +238,8 @@ def load(
     """Open a checkpoint or a saved play.
 
     Args:
-        source: a folder or file: a Google TensorFlow checkpoint, a Hugging Face folder, a maskplay folder, a saved play;
-            a hub id such as "google-bert/bert-base-chinese"; or arrays by name (with `config`).
+        source: a folder or file: a Google TensorFlow checkpoint, a Hugging Face folder, a maskplay folder, a saved
+            play; a hub id such as "google-bert/bert-base-chinese"; or arrays by name (with `config`).
         config: the config's file, content or `Config`, where it does not lie beside the weights.
         vocab: the vocab.txt, where it does not lie beside the weights.
         heads: some of "pooler", "nsp", "mlm"; default those the checkpoint has.

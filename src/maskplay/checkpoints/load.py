@@ -1,10 +1,11 @@
-"""From a path to a network with its weights: find the config, recognise the dialect, match, edit the vocabulary, assign.
+"""From a path to a network: find the config, recognise the dialect, match, edit the vocabulary, assign.
 
 Every tensor is accounted for: the report says what was filled, left empty, left over and passed over, and a mismatch is
 an error unless the caller says `strict=False`.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from maskplay.checkpoints.dialect import Dialect, read_config
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.match import Match, match, recognise, refuse, refuse_strangers
 from maskplay.checkpoints.tensors import LazyTensor, Tensors
+from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError
 from maskplay.language_model import LanguageModel, named_weights
-from maskplay.storage import MARKER, read_json
+from maskplay.storage import JSON_LIMIT, MARKER, read_json
 
 CHANGEABLE = ("position", "activation", "norm_epsilon", "dropout", "attention_dropout", "pooler_activation")
 
@@ -60,8 +62,11 @@ def describe(
     if config is None:
         if not isinstance(source, str | os.PathLike):
             raise UserError("arrays given by name need a config: pass config=…")
-        path = _config_beside(Path(source))
-        config = read_json(path)
+        path = tensors.path
+        config = _config_inside(path) if path.suffix == ".keras" else None
+        if config is None:
+            path = _config_beside(Path(source))
+            config = read_json(path)
     elif isinstance(config, str | os.PathLike):
         path = Path(config)
         config = read_json(path)
@@ -186,6 +191,15 @@ def _from_memory(arrays: Mapping[str, np.ndarray]) -> Tensors:
         array = np.asarray(array)
         entries[name] = LazyTensor(array.shape, array.dtype, lambda array=array: array)
     return Tensors("the given arrays", "memory", entries)
+
+
+def _config_inside(path: Path) -> dict[str, Any] | None:
+    """What a `.keras` file says of the `LanguageModel` in it; None when it holds another model."""
+    try:
+        model = json.loads(ZipMembers(path).read("config.json", JSON_LIMIT))["config"]
+        return {"config": model["config"]} if "vocab_size" in model["config"] else None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _config_beside(path: Path) -> Path:

@@ -10,17 +10,20 @@ from dataclasses import dataclass, field, replace
 from maskplay.checkpoints.dialect import Dialect
 from maskplay.checkpoints.google import GOOGLE
 from maskplay.checkpoints.huggingface import HUGGINGFACE
+from maskplay.checkpoints.keras_names import KERAS
 from maskplay.checkpoints.rename import Row, rows
 from maskplay.checkpoints.shapes import weight_shapes
 from maskplay.checkpoints.tensors import Tensors
 from maskplay.config import Config
-from maskplay.errors import CheckpointError
+from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.language_model import HEADS
 
 # Our own names: every row is the identity.
 MASKPLAY = Dialect(name="maskplay", sign="encoder/embedding/token/embeddings", tables={})
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (GOOGLE, HUGGINGFACE, MASKPLAY)}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (GOOGLE, HUGGINGFACE, MASKPLAY, KERAS)}
+
+_POSITIONS = "encoder/embedding/position/embeddings"
 
 # Families that are not opened, by a name that only their files have; the first that fits is named.
 _STRANGERS = (
@@ -47,7 +50,7 @@ class Match:
 
     Attributes:
         family: "bert" or "roformer".
-        dialect: "google", "huggingface" or "maskplay".
+        dialect: "google", "huggingface", "maskplay" or "keras".
         heads: the heads whose weights the checkpoint has.
         filled: rows whose weight the file fills; `theirs` is the file's own spelling.
         left_empty: weights that stay fresh: absent heads, and whatever `problems` calls missing.
@@ -94,7 +97,7 @@ def recognise(tensors: Tensors, config: Mapping[str, object]) -> tuple[str, Dial
             continue
         stated = config.get("model_type") or config.get("family")
         if stated is None:
-            positions = dialect.tables["bert"]["encoder/embedding/position/embeddings"] if dialect.tables else ""
+            positions = dialect.tables.get("bert", {}).get(_POSITIONS, _POSITIONS)
             if config.get("use_relative_position") or config.get("max_relative_position"):
                 stated = "nezha"
             else:
@@ -123,6 +126,8 @@ def match(tensors: Tensors, family: str, dialect: Dialect, config: Config, heads
         config: the network's choices, before any change of the vocabulary.
         heads: the heads wanted, None for those the file has.
     """
+    if unknown := [head for head in heads or () if head not in HEADS]:
+        raise UserError(f"expected heads among {', '.join(HEADS)}, found {', '.join(map(str, unknown))}")
     actual: dict[str, str] = {}
     result = Match(family, dialect.name, ())
     for name in tensors.names():

@@ -1,7 +1,7 @@
 """A checkpoint is a table: our weight names beside somebody else's, each row reversible, so loading and saving are one.
 
-A row reads `"encoder/block_{i}/…": "bert.encoder.layer.{i}.….weight | transpose"`: `{i}` runs over the blocks, and after
-the bar stand the operations that turn their array into ours.
+A row reads `"encoder/block_{i}/…": "bert.encoder.layer.{i}.….weight | transpose"`: `{i}` runs over the blocks, and
+after the bar stands the operation that turns their array into ours.
 """
 
 from collections.abc import Mapping
