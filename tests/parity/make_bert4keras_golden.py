@@ -159,7 +159,7 @@ def bert(given: dict[str, np.ndarray]) -> None:
     """One BERT checkpoint in every application and with every edit that bert4keras offers at loading."""
     table = checkpoint(seed=11)
     long = inputs(2, length=POSITIONS + 15, lengths=[POSITIONS + 15, POSITIONS - 2])
-    kept = inputs(3, length=8, lengths=[8, 5], ids=len(KEEP) + len(COMPOUND))
+    kept = inputs(3, length=12, lengths=[12, 9, 7, 4], ids=len(KEEP) + len(COMPOUND))
     runs = {
         "encoder": run(table, given),
         "lm": run(table, given, application="lm"),
