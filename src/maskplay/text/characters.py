@@ -45,8 +45,8 @@ def spaced(text: str, token: str) -> bool:
         return not last.isalnum()
     if last in "-'’" and first.isalnum():
         return not before.isalnum()
-    if last in ".,:" and first.isdigit():
-        return not before.isdigit()
+    if first.isdigit() and (last in ".:" or last == "," and len(token) == 3):
+        return not before.isdigit()  # 3.14, 10:30 and 1,000, but 3, 14
     return True
 
 

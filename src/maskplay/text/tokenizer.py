@@ -206,7 +206,7 @@ class Tokenizer:
             text: any string.
             pair: a second string.
             max_length: most tokens in all, special ones included; what is too long is cut on the right, of a pair the
-                longer one first. The time taken follows `max_length`, not the length of the text.
+                longer one first. A long text is read only as far as it is needed.
             specials: read "[MASK]" in the text as the mask token. Otherwise no text can produce a special token.
 
         Raises:
@@ -356,8 +356,8 @@ class Tokenizer:
     def add(self, tokens: Sequence[str]) -> Self:
         """A new tokenizer with these tokens appended; in text they are matched as a whole, before WordPiece.
 
-        A token may be of several Chinese characters ("机器学习"). Latin letters match as a word, never inside one, and
-        in any case if the tokenizer is lower-case.
+        A token may be of several Chinese characters ("机器学习"). One that begins or ends with a letter is not found
+        inside a longer word; a lower-case tokenizer finds it in any case.
 
         Raises:
             UserError: a token is empty, holds a space, starts with ##, or is (but for case) in the vocabulary already.
@@ -375,7 +375,8 @@ class Tokenizer:
             if form in forms or token in self.vocab:
                 raise UserError(f"cannot add {token!r}: it is in the vocabulary already")
             forms.add(form)
-        return self._with([*self._tokens, *tokens], [*self._vocabulary.added, *map(Added, tokens)])
+        new = [Added(token, single_word=not self._alone(token[0]) or not self._alone(token[-1])) for token in tokens]
+        return self._with([*self._tokens, *tokens], [*self._vocabulary.added, *new])
 
     def _with(self, tokens: Sequence[str], added: Sequence[Added]) -> Self:
         return type(self)(replace(self._vocabulary, tokens=tokens, added=added))
@@ -404,6 +405,10 @@ class Tokenizer:
 
     def _normalized(self, text: str) -> str:
         return self._plain.normalizer.normalize_str(without_surrogates(text))
+
+    def _alone(self, character: str) -> bool:
+        """Whether a character is a word of its own wherever it stands: Chinese characters and punctuation."""
+        return len(self._words(f"x{character}x")) == 3
 
     def _words(self, text: str) -> list[str]:
         return [word for word, _ in self._plain.pre_tokenizer.pre_tokenize_str(self._normalized(text))]

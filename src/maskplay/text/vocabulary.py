@@ -31,7 +31,7 @@ class Added(NamedTuple):
     """
 
     token: str
-    single_word: bool = True
+    single_word: bool
     normalized: bool = True
 
 

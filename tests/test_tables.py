@@ -1,0 +1,173 @@
+"""Reading tables: every format, every fault named with its line, and no file that can fill the memory."""
+
+import io
+import json
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskplay.errors import DataError
+from maskplay.tables import LINE_BYTES, Example, read_examples
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+EXPECTED = [Example("味道不错", "下次还来", "pos", 2), Example("太咸", "不来了", "neg", 3)]
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.tsv", "text\ttext2\tlabel\n味道不错\t下次还来\tpos\n太咸\t不来了\tneg\n"),
+        ("columns.tsv", "id\tlabel\ttext2\ttext\n1\tpos\t下次还来\t味道不错\n2\tneg\t不来了\t太咸\n"),
+        (
+            "windows.TSV",
+            b"\xef\xbb\xbf" + "text\ttext2\tlabel\r\n味道不错\t下次还来\tpos\r\n太咸\t不来了\tneg".encode(),
+        ),
+        ("spaces.tsv", " text \ttext2\tlabel\n味道不错\t下次还来\tpos\n太咸\t不来了\tneg \n\n"),
+        ("a.csv", 'text,text2,label\n"味道不错",下次还来,pos\n太咸,不来了,"neg"\n'),
+        ("bom.csv", b"\xef\xbb\xbf" + 'label,text,text2\r\npos,"味道不错",下次还来\r\nneg,太咸,不来了\r\n'.encode()),
+        (
+            "a.jsonl",
+            '\n{"label": "pos", "text": "味道不错", "text2": "下次还来", "id": 1}\n'
+            '{"text": "\\u592a\\u54b8", "text2": "不来了", "label": "neg"}\n',
+        ),
+    ],
+)
+def test_formats_agree(write, name, content):
+    assert read_examples(write(name, content), labelled=True) == EXPECTED
+
+
+def test_what_may_be_missing(write):
+    assert read_examples(write("a.tsv", "text\n一\n")) == [Example("一", None, None, 2)]
+    assert read_examples(write("b.tsv", "text\tlabel\n一\t\n")) == [Example("一", None, None, 2)]
+    assert read_examples(write("c.jsonl", '{"text": "一", "text2": null}')) == [Example("一", None, None, 1)]
+
+
+def test_plain_text_keeps_every_line(write):
+    path = write("a.txt", "\ufeff一\n\r\n二\t\u2028三")
+    assert [(e.text, e.line) for e in read_examples(path)] == [("一", 1), ("", 2), ("二\t\u2028三", 3)]
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("一\n二\n".encode())))
+    assert [e.text for e in read_examples("-")] == ["一", "二"]
+
+
+def test_quoting(write):
+    """CSV quotes; TSV does not, so a lone quote is a character."""
+    path = write("a.csv", 'text,label\n"a, ""b""\nc",1\nd,2\n')
+    assert read_examples(path) == [Example('a, "b"\nc', None, "1", 2), Example("d", None, "2", 4)]
+    assert read_examples(write("a.tsv", 'text\tlabel\n"a\tx\n'))[0].text == '"a'
+
+
+def test_json_labels_are_written_as_json(write):
+    rows = "\n".join(json.dumps({"text": "x", "label": label}) for label in (1, True, 0.5, "1", 0, False))
+    assert [e.label for e in read_examples(write("a.jsonl", rows))] == ["1", "true", "0.5", "1", "0", "false"]
+
+
+FAULTS = {
+    "a.tsv": [
+        ("", "line 1: expected a header with a column 'text', found ''"),
+        ("text\tlabel\n", "expected at least one example, found none"),
+        ("body\tlabel\nx\ty\n", "line 1: expected a header with a column 'text', found 'body, label'"),
+        ("text\ttext\nx\ty\n", "line 1: expected one column 'text', found 2"),
+        ("text\tlabel\nx\ty\nx\n", "line 3: expected 2 fields ('text, label'), found 1"),
+        ("text\tlabel\nx\ty\tz\n", "line 2: expected 2 fields ('text, label'), found 3"),
+        ("text\tlabel\nx\ty\n\nx\t \n", "line 4: expected a label, found none"),
+        ("text\nx\n", "line 2: expected a label, found none"),
+        (b"text\tlabel\nab\xff\ty\n", "line 2: expected UTF-8, found byte 0xff at offset 13"),
+        (b"\xef\xbb\xbftext\tlabel\nab\xff\ty\n", "line 2: expected UTF-8, found byte 0xff at offset 16"),
+        ("text\n".encode("utf-16"), "expected UTF-8, found UTF-16"),
+    ],
+    "a.csv": [
+        ("text,label\nx\n", "line 2: expected 2 fields ('text, label'), found 1"),
+        ('text,label\nx,y\n"x,y\nz\n', "line 3: not valid CSV"),
+        ('"te\nxt",label\n', "line 1: expected a header with a column 'text', found 'te\\nxt, label'"),
+        ('text,label\n"x"z,y\n', "line 2: not valid CSV"),
+    ],
+    "a.jsonl": [
+        ("", "expected at least one example, found none"),
+        ('{"text": "x", "label": 1}\n{"text": "x"\n', "line 2: expected a JSON object a line"),
+        ("[\n", "line 1: expected a JSON object a line"),
+        ('["x"]\n', "line 1: expected a JSON object a line, found an array"),
+        ('{"body": "x"}\n', "line 1: expected a string 'text', found the keys 'body'"),
+        ('{"text": 3}\n', "line 1: expected a string 'text', found a number"),
+        ('{"text": null}\n', "line 1: expected a string 'text', found null"),
+        ('{"text": "x", "text2": []}\n', "line 1: expected a string 'text2', found an array"),
+        ('{"text": "x", "label": {}}\n', "line 1: expected a string, number or boolean 'label', found an object"),
+        ('{"text": "x", "label": NaN}\n', "line 1: expected a JSON object a line: NaN is not JSON"),
+        ('{"text": "x", "label": null}\n', "line 1: expected a label, found none"),
+        ('{"text": "\\ud800", "label": 1}\n', "line 1: found half of a character"),
+        ("[" * 500_000, "line 1: expected a JSON object a line: nested too deeply"),
+        ('{"text": "x", "label": ' + "9" * 5000 + "}", "line 1: expected a JSON object a line"),
+    ],
+    "a.xlsx": [("x", "expected a file ending in .tsv, .csv, .jsonl, .json, .txt, or - for standard input")],
+}
+
+
+@pytest.mark.parametrize("name, content, message", [(n, *fault) for n, faults in FAULTS.items() for fault in faults])
+def test_faults_are_one_line_that_names_the_place(write, name, content, message):
+    path = write(name, content)
+    with pytest.raises(DataError) as caught:
+        read_examples(path, labelled=True)
+    text = str(caught.value)
+    assert text.startswith(str(path)) and message in text and "\n" not in text
+
+
+def test_what_cannot_be_opened(tmp_path):
+    with pytest.raises(DataError, match="absent.tsv: cannot be read"):
+        read_examples(tmp_path / "absent.tsv")
+    (tmp_path / "folder.tsv").mkdir()
+    with pytest.raises(DataError, match="folder.tsv: cannot be read"):
+        read_examples(tmp_path / "folder.tsv")
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt"])
+def test_a_long_line_is_measured_but_not_kept(write, name):
+    path = write(name, b"text\n" + b"x" * 10_000_000 + b"\ny\n")
+    if name == "a.jsonl":
+        path = write(name, b'{"text": "a"}\n' + b"x" * 10_000_000 + b"\ny\n")
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"line 2: expected at most {LINE_BYTES} bytes, found 10000000;"):
+        read_examples(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 2**20
+
+
+def test_the_limit_itself(write):
+    for end in (b"\n", b"\r\n", b""):
+        assert len(read_examples(write("a.txt", b"x" * LINE_BYTES + end))[0].text) == LINE_BYTES
+    with pytest.raises(DataError, match=f"found {LINE_BYTES + 1};"):
+        read_examples(write("a.txt", b"x" * (LINE_BYTES + 1) + b"\n"))
+    with pytest.raises(DataError, match="found more than"):
+        read_examples(write("a.txt", b"x" * (70 * 2**20)))
+
+
+def test_an_open_quote_cannot_swallow_a_file(write):
+    path = write("a.csv", b'text,label\n"' + b"x\n" * 2**21)
+    with pytest.raises(DataError, match="line 2: not valid CSV.*is a quote left open"):
+        read_examples(path)
+
+
+@given(content=st.binary(max_size=200), ending=st.sampled_from([".tsv", ".csv", ".jsonl", ".txt"]))
+def test_any_bytes_give_examples_or_one_line(tmp_path_factory, content, ending):
+    path = tmp_path_factory.mktemp("any") / f"a{ending}"
+    path.write_bytes(content)
+    try:
+        assert all(isinstance(example.text, str) for example in read_examples(path))
+    except DataError as error:
+        assert "\n" not in str(error)
