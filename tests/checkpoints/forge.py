@@ -3,8 +3,9 @@
 import random
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.checkpoints.files import open_tensors
@@ -62,9 +63,13 @@ def table(**values: bytes) -> bytes:
 
 
 def torch_zip(
-    path: Path, pickle: bytes, storages: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED, **more: bytes
-) -> Path:
-    """A file as torch.save lays it out; `more` are further members."""
+    path: Path | IO[bytes],
+    pickle: bytes,
+    storages: dict[str, bytes] | None = None,
+    method: int = zipfile.ZIP_STORED,
+    **more: bytes,
+):
+    """A file as torch.save lays it out, returned as it was given; `more` are further members."""
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("model/data.pkl", pickle)
         for key, data in (storages or {}).items():
@@ -129,12 +134,9 @@ def outcome(path: Path) -> str:
         for key in tensors:
             array = tensors[key]
             assert array.shape == tensors.shape(key) and array.dtype == tensors.dtype(key)
-            array.astype(bytes if array.dtype.kind == "S" else array.dtype, copy=True)
+            array.copy()
         return "read"
     except CheckpointError as error:
         message = str(error)
         assert path.name.partition(".")[0] in message and "\n" not in message and len(message) < 1500
         return message
-
-
-Damage = Callable[[random.Random], bytes]

@@ -91,7 +91,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
 
 def _header(members: ZipMembers, member: str) -> tuple[str, bool, list[int], int]:
     """An array's dtype code, order and shape, and where its bytes begin in the member."""
-    start = members.read(member, _MAX_HEADER + 12)
+    start = members.peek(member, _MAX_HEADER + 12)
     wide = 2 if start[6:7] == b"\1" else 4
     size = int.from_bytes(start[8 : 8 + wide], "little")
     text = start[8 + wide : 8 + wide + size]
@@ -119,7 +119,7 @@ def _lazy(
                 members.verify(member)
             array = members.file.array(members.offset(member) + start, lies, dtype, f"tensor {quoted(member)}")
         else:
-            content = members.read(member, members.members[member].size)
+            content = members.read(member)
             array = as_array(memoryview(content)[start:], lies, dtype)
         return array.T if fortran else array
 

@@ -54,12 +54,12 @@ def open_torch(path: str | os.PathLike[str]) -> Tensors:
     if len(pickles) != 1:
         raise CheckpointError(f"{path}: not a PyTorch checkpoint: expected one data.pkl, found {len(pickles)}")
     folder = pickles[0].removesuffix("data.pkl")
-    big = f"{folder}byteorder" in archive.members and archive.read(f"{folder}byteorder", 16) == b"big"
+    big = f"{folder}byteorder" in archive.members and archive.peek(f"{folder}byteorder", 16) == b"big"
     size = archive.members[pickles[0]].size
     if size > MAX_PICKLE:
         raise CheckpointError(f"{path}: a pickle of {size} bytes, at most {MAX_PICKLE} are read")
     try:
-        table = read_pickle(archive.read(pickles[0], size))
+        table = read_pickle(archive.read(pickles[0]))
     except Unreadable as error:
         raise CheckpointError(
             f"{path}: its pickle is refused (nothing in it was run): {error}; "

@@ -73,18 +73,22 @@ class ZipMembers:
         if zlib.crc32(self.file.bytes(self.offset(name), member.size, name)) != member.checksum:
             raise CheckpointError(f"{self.file.path}: member {quoted(name)} does not match its checksum: damaged")
 
-    def read(self, name: str, limit: int) -> bytes:
-        """A member's first bytes, unpacked; all of them, and checked, when it has no more than `limit`."""
+    def peek(self, name: str, limit: int) -> bytes:
+        """A member's first bytes, unpacked but unverified."""
         member = self.members[name]
         data = self.file.bytes(self.offset(name), member.stored, f"member {quoted(name)}")
         if member.method == _STORED:
-            content = bytes(data[:limit])
-        else:
-            try:
-                content = zlib.decompressobj(-15).decompress(data, max(1, min(limit, member.size + 1)))
-            except zlib.error as error:
-                raise CheckpointError(f"{self.file.path}: member {quoted(name)}: damaged: {error}") from None
-        if len(content) != min(limit, member.size) or (member.size <= limit and zlib.crc32(content) != member.checksum):
+            return bytes(data[:limit])
+        try:
+            return zlib.decompressobj(-15).decompress(data, limit)
+        except zlib.error as error:
+            raise CheckpointError(f"{self.file.path}: member {quoted(name)}: damaged: {error}") from None
+
+    def read(self, name: str) -> bytes:
+        """All of a member, unpacked and compared with its checksum."""
+        member = self.members[name]
+        content = self.peek(name, member.size + 1)  # one more would be one too many
+        if len(content) != member.size or zlib.crc32(content) != member.checksum:
             raise CheckpointError(f"{self.file.path}: member {quoted(name)} is not what the directory says: damaged")
         return content
 
