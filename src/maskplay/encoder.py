@@ -56,7 +56,8 @@ class Block(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         for layer in (self.attention, self.attention_norm, self.feed, self.feed_norm):
-            layer.build((None, None, self.config.hidden_size))
+            if not layer.built:
+                layer.build((None, None, self.config.hidden_size))
 
     def call(
         self,
@@ -136,7 +137,8 @@ class Encoder(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         for layer in (self.embedding, *self.blocks):
-            layer.build((None, None))
+            if not layer.built:
+                layer.build((None, None))
 
     def call(
         self,
@@ -151,9 +153,17 @@ class Encoder(keras.layers.Layer):
         details: bool = False,
         training: bool | None = None,
     ) -> Any:
-        mask = mask or masks.padding()
+        mask = masks.padding() if mask is None else mask
         if not isinstance(mask, masks.Mask):
             raise UserError(f"mask: expected a rule such as maskplay.masks.causal(), found {type(mask).__name__}")
+        tokens, segments, positions, valid, documents, order = (
+            ops.convert_to_tensor(ids) if isinstance(ids, list | tuple) else ids
+            for ids in (tokens, segments, positions, valid, documents, order)
+        )
+        kind = keras.backend.standardize_dtype(tokens.dtype)
+        if len(tokens.shape) != 2 or "float" in kind:
+            # Floats are refused because half precision would round ids above 2048.
+            raise UserError(f"tokens: expected integers (batch, length), found {kind} {tuple(tokens.shape)}")
         if cache is not None:
             if details:
                 raise UserError("details and a cache exclude each other: ask for details in a full pass")
@@ -179,11 +189,16 @@ class Encoder(keras.layers.Layer):
         """An empty cache for decoding up to `length` tokens: keys and values of every block, and the tokens' facts.
 
         Pass it as `cache=` and go on with the one that the call returns; everything has a fixed shape, so the step
-        compiles once.
+        compiles once. A token is encoded when it is fed and never again: feed those that see each other, such as the
+        source under `masks.prefix()`, in one call.
 
         Args:
             batch: number of sequences.
-            length: slots, the most tokens that will ever be fed.
+            length: slots, the most tokens that will ever be fed. A call that needs more raises `UserError`, except in
+                compiled code, which cannot tell.
+
+        Raises:
+            UserError: more slots than the model has positions.
 
         Example:
             >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
@@ -194,10 +209,16 @@ class Encoder(keras.layers.Layer):
             >>> hidden.shape, int(cache["length"])
             ((1, 1, 8), 3)
         """
+        if self.config.longest is not None and length > self.config.longest:
+            raise UserError(
+                f"expected a cache of at most {self.config.longest} tokens (the model's positions), found {length}"
+            )
         shape = (batch, length, self.config.num_heads, self.config.size_per_head)
         return {
             "length": ops.zeros((), "int32"),
-            "facts": {name: ops.zeros((batch, length), "int32") for name in ("segments", "order", "documents", "valid")},
+            "facts": {
+                name: ops.zeros((batch, length), "int32") for name in ("segments", "order", "documents", "valid")
+            },
             "blocks": [
                 {name: ops.zeros(shape, self.compute_dtype) for name in ("keys", "values")} for _ in self.blocks
             ],
@@ -216,8 +237,12 @@ class Encoder(keras.layers.Layer):
     ) -> Any:
         """Feed more tokens after those in the cache; the cache keeps its keys' facts, so any rule works."""
         start, count, slots = cache["length"], ops.shape(tokens)[1], cache["facts"]["valid"].shape[1]
-        if isinstance(count, int) and count > slots:
-            raise UserError(f"the cache has room for {slots} tokens, found {count} at once")
+        try:
+            room = slots - int(start)
+        except TypeError:  # being traced
+            room = slots
+        if isinstance(count, int) and count > room:
+            raise UserError(f"the cache has {slots} slots and room for {room} more tokens, found {count}")
         at = start + ops.arange(count, dtype="int32")
         if positions is None:
             positions = at
@@ -256,7 +281,9 @@ class Encoder(keras.layers.Layer):
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("tokens", *names)}
         return keras.Model(inputs, self.call(**inputs, mask=mask), name=self.name)
 
-    def compute_output_spec(self, tokens: Any, *facts: Any, cache: Any = None, details: bool = False, **others: Any) -> Any:
+    def compute_output_spec(
+        self, tokens: Any, *facts: Any, cache: Any = None, details: bool = False, **others: Any
+    ) -> Any:
         # By hand: backends that infer shapes by tracing cannot take a rule as an argument.
         batch, length = tokens.shape
         states = keras.KerasTensor((batch, length, self.config.hidden_size), dtype=self.compute_dtype)

@@ -14,6 +14,8 @@ class UserError(ValueError):
         maskplay.errors.UserError: labels: expected at least two, found one
     """
 
+    _keras_call_info_injected = True  # inside a layer's call, Keras would wrap the line in a listing of all arguments
+
 
 class CheckpointError(UserError):
     """A checkpoint cannot be opened, or does not fit the model; the text names the file and the tensor."""

@@ -64,10 +64,11 @@ class LanguageModel(keras.Model):
             )
 
     def build(self, input_shape: Any = None) -> None:
-        self.encoder.build()
+        if not self.encoder.built:
+            self.encoder.build()
         hidden = (None, None, self.config.hidden_size)
         for head, shape in ((self.pooler, hidden), (self.nsp, hidden[1:]), (self.mlm, hidden)):
-            if head is not None:
+            if head is not None and not head.built:
                 head.build(shape)
         self.built = True
 
@@ -107,6 +108,22 @@ class LanguageModel(keras.Model):
         if self.mlm is None:
             raise UserError("this model has no masked-token head, so it cannot score tokens")
         return self.mlm(hidden, unembed=self.encoder.embedding.unembed)
+
+    def compute_output_spec(self, tokens: Any, *facts: Any, at: Any = None, **others: Any) -> dict[str, Any]:
+        # By hand: backends that infer shapes by tracing cannot take a rule as an argument.
+        hidden = self.encoder.compute_output_spec(tokens)
+        batch, length, _ = hidden.shape
+        results = {"hidden": hidden}
+        if self.pooler is not None:
+            results["pooled"] = keras.KerasTensor((batch, self.config.hidden_size), dtype=self.compute_dtype)
+        if self.nsp is not None:
+            results["nsp"] = keras.KerasTensor((batch, 2), dtype=self.compute_dtype)
+        if self.mlm is not None:
+            shape = (batch, length if at is None else at.shape[1], self.config.vocab_size)
+            # The token table is not rounded to half precision, so neither are the scores.
+            dtype = keras.backend.result_type(self.compute_dtype, self.variable_dtype)
+            results["mlm"] = keras.KerasTensor(shape, dtype=dtype)
+        return results
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None
