@@ -1,0 +1,142 @@
+"""The token loss against Keras' own, against a double loop, and at its edges."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from maskplay.losses import TokenCrossEntropy
+
+RANDOM = np.random.default_rng(5)
+BATCH, LENGTH, CLASSES = 3, 7, 500
+LOGITS = (3 * RANDOM.standard_normal((BATCH, LENGTH, CLASSES))).astype("float32")
+LABELS = RANDOM.integers(0, CLASSES, (BATCH, LENGTH)).astype("int32")
+MASKED = np.where(RANDOM.random((BATCH, LENGTH)) < 0.6, -100, LABELS)
+
+
+def by_hand(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> float:
+    """Σ m·ce / Σ m in float64, one token at a time."""
+    total = 0.0
+    for at in np.ndindex(labels.shape):
+        if weights[at]:
+            row = logits[at].astype("float64")
+            total += weights[at] * (np.log(np.exp(row - row.max()).sum()) + row.max() - row[labels[at]])
+    return total / weights.sum()
+
+
+def gradient(loss, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """The gradient with respect to the logits, on whichever backend runs: the step of SGD with rate 1."""
+    model = keras.Sequential([keras.layers.Input((1,)), Free(logits)])
+    model.compile(keras.optimizers.SGD(1.0), loss=loss)
+    model.train_on_batch(np.zeros((len(logits), 1), "float32"), labels)
+    return logits - ops.convert_to_numpy(model.layers[0].logits)
+
+
+class Free(keras.layers.Layer):
+    """Logits that are themselves the weights."""
+
+    def __init__(self, start: np.ndarray) -> None:
+        super().__init__()
+        self.start = start
+
+    def build(self, input_shape) -> None:
+        self.logits = self.add_weight(shape=self.start.shape, initializer=lambda shape, dtype: ops.array(self.start))
+
+    def call(self, x):
+        return ops.convert_to_tensor(self.logits)
+
+    def compute_output_shape(self, input_shape):
+        return self.start.shape
+
+
+def test_equals_keras() -> None:
+    ours = TokenCrossEntropy(reduction="none")(LABELS, LOGITS)
+    stock = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")(LABELS, LOGITS)
+    np.testing.assert_allclose(ops.convert_to_numpy(ours), ops.convert_to_numpy(stock), rtol=1e-6, atol=2e-6)
+    stock = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(LABELS, LOGITS)
+    assert float(TokenCrossEntropy()(LABELS, LOGITS)) == pytest.approx(float(stock), rel=1e-6)
+
+
+def test_gradient_equals_keras() -> None:
+    ours = gradient(TokenCrossEntropy(), LABELS, LOGITS)
+    stock = gradient(keras.losses.SparseCategoricalCrossentropy(from_logits=True), LABELS, LOGITS)
+    assert np.abs(stock).max() > 0.02
+    np.testing.assert_allclose(ours, stock, atol=1e-6)
+
+
+def test_ignores_a_label_and_divides_by_what_counts() -> None:
+    expected = by_hand(MASKED, LOGITS, (MASKED != -100).astype("float64"))
+    assert float(TokenCrossEntropy()(MASKED, LOGITS)) == pytest.approx(expected, rel=1e-6)
+    other = np.where(MASKED == -100, 0, MASKED)
+    expected = by_hand(other, LOGITS, (other != 0).astype("float64"))
+    assert float(TokenCrossEntropy(ignore_class=0)(other, LOGITS)) == pytest.approx(expected, rel=1e-6)
+    step = gradient(TokenCrossEntropy(), MASKED, LOGITS)
+    assert not step[MASKED == -100].any() and step[MASKED != -100].any(axis=-1).all()
+
+
+@pytest.mark.parametrize("shape", [(BATCH, LENGTH), (BATCH,)])
+@pytest.mark.parametrize("ignore", [-100, None])
+def test_weights(shape: tuple[int, ...], ignore: int | None) -> None:
+    labels = LABELS if ignore is None else MASKED
+    weights = RANDOM.random(shape).astype("float32")
+    full = np.broadcast_to(weights.reshape(*shape, *[1] * (2 - len(shape))), labels.shape) * (labels != -100)
+    loss = TokenCrossEntropy(ignore_class=ignore)(labels, LOGITS, weights)
+    assert float(loss) == pytest.approx(by_hand(labels, LOGITS, full), rel=1e-6)
+
+
+def test_nothing_counts() -> None:
+    nothing = np.full_like(LABELS, -100)
+    assert float(TokenCrossEntropy()(nothing, LOGITS)) == 0.0
+    assert not gradient(TokenCrossEntropy(), nothing, LOGITS).any()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits = np.array([[[1e4, -1e4, 0.0], [-1e30, 0.0, 1.0], [-np.inf, 0.0, 0.0]]], "float32")
+    labels = np.array([[0, 2, 1]], "int32")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(TokenCrossEntropy(reduction="none")(labels, logits)),
+        [[0.0, np.log1p(np.exp(-1.0)), np.log(2.0)]],
+        rtol=1e-6,
+    )
+    assert np.isfinite(gradient(TokenCrossEntropy(), labels[:, :2], logits[:, :2])).all()
+
+
+def test_half_precision_logits_are_summed_in_float32() -> None:
+    logits = ops.cast(ops.zeros((1, 2, 30000)), "bfloat16")
+    labels = [[29999, 20001]]  # not bfloat16 numbers
+    loss = TokenCrossEntropy()(labels, logits)
+    assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+    assert float(loss) == pytest.approx(np.log(30000.0), rel=1e-6)
+
+
+def test_large_labels_survive_a_half_precision_default() -> None:
+    before = keras.config.floatx()
+    keras.config.set_floatx("bfloat16")
+    try:
+        logits = np.zeros((1, 1, 5000), "float32")
+        logits[0, 0, 4001] = 50.0
+        assert float(TokenCrossEntropy()([[4001]], logits)) == pytest.approx(0.0, abs=1e-6)
+    finally:
+        keras.config.set_floatx(before)
+
+
+def test_labels_with_a_last_axis_of_one_and_without_a_length() -> None:
+    loss = TokenCrossEntropy()
+    expected = float(loss(LABELS, LOGITS))
+    assert float(loss(LABELS[..., None], LOGITS)) == pytest.approx(expected, rel=1e-6)
+    flat = float(loss(LABELS.reshape(-1), LOGITS.reshape(-1, CLASSES)))
+    assert flat == pytest.approx(expected, rel=1e-6)
+
+
+def test_trains_in_compile_and_survives_saving(tmp_path) -> None:
+    model = keras.Sequential([keras.layers.Input((5,), dtype="int32"), keras.layers.Embedding(9, 9)])
+    model.compile(keras.optimizers.Adam(0.1), loss=TokenCrossEntropy(ignore_class=8))
+    tokens = RANDOM.integers(0, 9, (16, 5)).astype("int32")
+    before = model.train_on_batch(tokens, tokens)
+    for _ in range(30):
+        after = model.train_on_batch(tokens, tokens)
+    assert after < 0.2 * before
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.loss.get_config() == model.loss.get_config()
+    assert again.loss.ignore_class == 8
