@@ -1,7 +1,6 @@
 """Golden numbers of bert4keras and transformers, checked without either.
 
-The makers beside this file say how the numbers were made. Padded positions are left out: nothing reads them, and the
-libraries differ in what a padded query sees under a prefix mask.
+The makers beside this file say how the numbers were made. Padded positions are left out: nothing reads them.
 """
 
 from __future__ import annotations
