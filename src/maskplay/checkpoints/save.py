@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from keras import ops
 
 from maskplay.checkpoints import google, huggingface, safetensors_files, tensorflow_bundle
 from maskplay.checkpoints.rename import rows
@@ -58,7 +57,7 @@ def save(
 
 
 def _arrays(network: LanguageModel) -> dict[str, np.ndarray]:
-    return {name: ops.convert_to_numpy(weight).astype("float32") for name, weight in named_weights(network).items()}
+    return {name: np.asarray(weight.numpy(), "float32") for name, weight in named_weights(network).items()}
 
 
 def _renamed(network: LanguageModel, table: dict[str, str]) -> dict[str, np.ndarray]:
