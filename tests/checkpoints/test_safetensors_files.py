@@ -97,6 +97,7 @@ def entry(**changes: object) -> dict[str, object]:
         ({"a": entry(data_offsets=[-8, 0])}, "truncated or damaged"),
         ({"a": entry(data_offsets=[8, 0])}, "truncated or damaged"),
         ({"a": entry(shape=[2**40], data_offsets=[0, 2**42])}, "truncated or damaged"),
+        ({str(number): 0 for number in range(50_001)}, "50001 tensors, at most 50000"),
         ({"a": entry(), "b": entry(shape=[1], data_offsets=[4, 8])}, "'a' and 'b' overlap"),
     ],
 )

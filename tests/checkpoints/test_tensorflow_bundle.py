@@ -15,7 +15,7 @@ from checkpoints.test_snappy import compress
 from maskplay.checkpoints import tensorflow_bundle
 from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.checkpoints.files import open_tensors
-from maskplay.checkpoints.sorted_table import _FOOTER, _written, read_table, varint, write_table
+from maskplay.checkpoints.sorted_table import _FOOTER, _written, read_table, read_varint, varint, write_table
 from maskplay.checkpoints.tensorflow_bundle import _field, open_bundle, write
 from maskplay.errors import CheckpointError
 
@@ -334,12 +334,40 @@ def test_small_indexes_that_unfold_without_end_are_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
         read_table(write_table([(b"k" * 5000, b"")]))
     with pytest.raises(ValueError, match="entries"):
-        read_table(write_table((number.to_bytes(3, "big"), b"") for number in range(200_001)))
+        read_table(write_table((number.to_bytes(3, "big"), b"") for number in range(100_001)))
 
 
 def test_one_block_cannot_be_read_many_times() -> None:
     with pytest.raises(ValueError, match="overlaps the one before"):
         read_table(laid_out(_written([])[0], handles=[0, 0]))
+
+
+def test_a_changed_index_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "m.ckpt", {"a/kernel": np.zeros(4)})
+    index = tmp_path / "m.ckpt.index"
+    content = index.read_bytes()
+    data_block, _, index_block = blocks(content)
+    for offset, size in (data_block, index_block):
+        for place in (offset, offset + size // 2, offset + size, offset + size + 4):  # the last two: compression, CRC
+            changed = bytearray(content)
+            changed[place] ^= 1
+            index.write_bytes(changed)
+            with pytest.raises(CheckpointError, match=f"the block at {offset} does not match its checksum"):
+                open_bundle(tmp_path / "m.ckpt")
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 2**32, 2**64 - 1])
+def test_varints(value: int) -> None:
+    data = varint(value)
+    assert read_varint(data, 0) == (value, len(data))
+    with pytest.raises(ValueError, match="ends within a number"):
+        read_varint(data[:-1], 0)
+
+
+def test_varints_of_more_than_64_bits() -> None:
+    for data in (varint(2**64), b"\xff" * 11):
+        with pytest.raises(ValueError, match="more than 64 bits"):
+            read_varint(data, 0)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 47, 48, 60, -1])

@@ -227,6 +227,12 @@ def test_structures_that_hold_themselves(tmp_path: Path) -> None:
     assert opened(tmp_path, table(x=deep, y=tensor())).names() == ["y"]
 
 
+def test_more_names_than_any_model_has(tmp_path: Path) -> None:
+    names = b"".join(text(str(number)) + b"h\x00" for number in range(50_001))
+    with pytest.raises(CheckpointError, match="more than 50000 tensors"):
+        opened(tmp_path, tensor() + b"q\x000}(" + names + b"u.")
+
+
 def test_names_that_multiply_are_refused(tmp_path: Path) -> None:
     long = b"}X\x00\x10\x00\x00" + b"k" * 4096 + b"}X\x01\0\0\0aNss."
     with pytest.raises(CheckpointError, match="a name of 4098 characters"):

@@ -14,7 +14,16 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from maskplay.checkpoints.tensors import LazyTensor, MappedFile, Tensors, byte_count, check_shape, new_file, quoted
+from maskplay.checkpoints.tensors import (
+    MAX_TENSORS,
+    LazyTensor,
+    MappedFile,
+    Tensors,
+    byte_count,
+    check_shape,
+    new_file,
+    quoted,
+)
 from maskplay.errors import CheckpointError
 
 _DTYPES = {
@@ -49,6 +58,8 @@ def open_safetensors(path: str | os.PathLike[str]) -> Tensors:
     entries: dict[str, LazyTensor] = {}
     skipped: dict[str, str] = {}
     places: list[tuple[int, int, str]] = []
+    if len(header) > MAX_TENSORS:
+        raise CheckpointError(f"{file.path}: {len(header)} tensors, at most {MAX_TENSORS} are read")
     for name, entry in header.items():
         if name == "__metadata__":
             continue

@@ -18,7 +18,7 @@ _RESTART = 16  # entries between two restart points, as TensorFlow writes
 # An index takes some 100 bytes a tensor; prefixes and Snappy could make a small file unfold without end.
 MAX_FILE = 8 * 2**20
 _MAX_UNFOLDED = 32 * 2**20
-_MAX_ENTRIES = 200_000
+_MAX_ENTRIES = 100_000
 _MAX_KEY = 4096
 _MAX_VALUE = 2**16
 

@@ -19,6 +19,7 @@ import numpy as np
 from maskplay.errors import CheckpointError
 
 _MAX_RANK = 32
+MAX_TENSORS = 50_000  # in one file; each costs a kilobyte of memory, and some files can name one in ten bytes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 
-from maskplay.checkpoints.tensors import LazyTensor, MappedFile, Tensors, as_array, check_shape, quoted
+from maskplay.checkpoints.tensors import MAX_TENSORS, LazyTensor, MappedFile, Tensors, as_array, check_shape, quoted
 from maskplay.checkpoints.torch_pickle import MAX_PICKLE, StoredTensor, Unreadable, read_pickle
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.errors import CheckpointError
@@ -68,6 +68,8 @@ def open_torch(path: str | os.PathLike[str]) -> Tensors:
     skipped: dict[str, str] = {}
     entries: dict[str, LazyTensor] = {}
     for name, value in _flat(path, _weights(path, table, skipped)):
+        if len(entries) + len(skipped) >= MAX_TENSORS:
+            raise CheckpointError(f"{path}: more than {MAX_TENSORS} tensors and other values")
         if name in entries or name in skipped:
             raise CheckpointError(f"{path}: two tensors are named {quoted(name)}")
         if isinstance(value, StoredTensor):

@@ -17,7 +17,7 @@ _END64_LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
-_MAX_MEMBERS = 200_000
+_MAX_MEMBERS = 100_000
 _STORED, _DEFLATED = 0, 8
 # Weights do not compress (by a tenth at best): what unfolds more than this is a bomb.
 _MAX_GAIN = 16
