@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskplay.errors import DataError
@@ -163,6 +163,7 @@ def test_an_open_quote_cannot_swallow_a_file(write):
         read_examples(path)
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=200), ending=st.sampled_from([".tsv", ".csv", ".jsonl", ".txt"]))
 def test_any_bytes_give_examples_or_one_line(tmp_path_factory, content, ending):
     path = tmp_path_factory.mktemp("any") / f"a{ending}"

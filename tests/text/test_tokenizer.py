@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskplay.errors import UserError
@@ -43,6 +43,7 @@ def vocabulary(data: Path, name: str) -> Tokenizer:
 # The pieces
 
 
+@settings(deadline=None)
 @given(text=texts)
 @example(text=MIXED)
 @example(text="a" * 100)
@@ -91,6 +92,7 @@ def check_offsets(tokenizer, text, encoding):
             assert piece == normal or piece in normal and end - start == 1
 
 
+@settings(deadline=None)
 @given(text=texts)
 @example(text=MIXED)
 def test_offsets_are_ordered_and_give_back_the_token(text):
@@ -174,7 +176,7 @@ def test_batches_equal_single_calls_and_pairs_may_be_missing():
     assert uncased.encode_batch([]) == []
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None)
 @given(a=texts, b=st.none() | texts, repeat=st.integers(1, 40), room=st.integers(0, 12))
 def test_truncation_equals_cutting_the_full_encoding(a, b, repeat, room):
     a = a * repeat
@@ -187,6 +189,7 @@ def test_truncation_equals_cutting_the_full_encoding(a, b, repeat, room):
     assert encoding.offsets[1 : 1 + len(kept_a)] == whole.offsets[1 : 1 + len(kept_a)]
 
 
+@settings(deadline=None)
 @given(text=texts, repeat=st.integers(5, 60), specials=st.booleans(), length=st.integers(2, 9))
 def test_reading_only_the_beginning_changes_nothing(text, repeat, specials, length):
     tokenizer = uncased.add(["爱北", "a.b", "pl=y"])
@@ -223,6 +226,7 @@ def test_no_room_for_the_special_tokens(length, pair):
         uncased.encode("a", pair, max_length=length)
 
 
+@settings(deadline=None)
 @given(text=any_string, pair=st.none() | any_string, length=st.none() | st.integers(3, 9), specials=st.booleans())
 @example(text="a\ud800b", pair="\udfff", length=None, specials=True)
 def test_no_string_breaks_it(text, pair, length, specials):
