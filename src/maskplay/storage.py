@@ -1,6 +1,6 @@
 """Writing files whole or not at all, and reading small JSON files with errors a person can act on.
 
-A reader never sees half a file: everything is written under a temporary name beside its final one and renamed at the end.
+A reader never sees half a file: everything is written under a temporary name beside its final one, then renamed.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from maskplay.errors import UserError
 
@@ -31,13 +31,29 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         >>> (folder / "a.txt").read_bytes()
         b'\\xe4\\xb8\\x80'
     """
+    with new_file(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write piece by piece; it appears under its name only when the block ends without an error.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with new_file(folder / "b.bin") as file:
+        ...     _ = file.write(b"one")
+        >>> (folder / "b.bin").read_bytes()
+        b'one'
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        # Opened by name: a writer that is given `file.name` must find a path there, not a number.
+        with open(temporary, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -18,11 +18,11 @@ from maskplay.checkpoints.tensors import (
     as_array,
     byte_count,
     check_shape,
-    new_file,
     quoted,
 )
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.errors import CheckpointError
+from maskplay.storage import new_file
 
 _HEADER = re.compile(
     r"\{ *'descr': *'([^']*)', *'fortran_order': *(True|False), *'shape': *\(([0-9, ]*)\) *,? *\} *\n?"

@@ -21,10 +21,10 @@ from maskplay.checkpoints.tensors import (
     Tensors,
     byte_count,
     check_shape,
-    new_file,
     quoted,
 )
 from maskplay.errors import CheckpointError
+from maskplay.storage import new_file
 
 _DTYPES = {
     "F64": np.dtype("<f8"),

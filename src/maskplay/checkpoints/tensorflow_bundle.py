@@ -21,11 +21,10 @@ from maskplay.checkpoints.tensors import (
     Tensors,
     byte_count,
     check_shape,
-    new_file,
     quoted,
 )
 from maskplay.errors import CheckpointError
-from maskplay.storage import write_atomically
+from maskplay.storage import new_file, write_atomically
 
 # tensorflow/core/framework/types.proto
 _DTYPES = {

@@ -4,15 +4,12 @@ Nothing here knows a format. A file is untrusted: its length is taken once, ever
 the file is mapped, and every size is computed with Python's integers, which do not overflow.
 """
 
-import contextlib
 import math
 import mmap
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -175,25 +172,3 @@ def quoted(value: object) -> str:
         except RecursionError:
             text = f"a {type(value).__name__}"
     return text if len(text) <= 120 else f"{text[:116]}...{text[-1]}"
-
-
-@contextlib.contextmanager
-def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write piece by piece; it appears under its name only when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -1,0 +1,82 @@
+"""Files and folders appear whole or not at all, and a stranger's are never replaced."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from maskplay.errors import UserError
+from maskplay.storage import JSON_LIMIT, MARKER, new_file, new_folder, read_json, write_atomically
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failed_file_leaves_the_old_one(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "deep" / "a.txt", "旧")
+    with pytest.raises(KeyboardInterrupt), new_file(tmp_path / "deep" / "a.txt") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "旧"
+    assert names(tmp_path / "deep") == ["a.txt"]
+    assert os.stat(tmp_path / "deep" / "a.txt").st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with new_folder(tmp_path / "out") as folder:
+            (folder / MARKER).write_text("{}")
+            (folder / content).write_text(content)
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == [MARKER, "second"]
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as folder:
+        (folder / "third").write_text("third")
+        raise RuntimeError
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == [MARKER, "second"]
+
+
+def test_strangers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "full", "link"):
+        with pytest.raises(UserError, match=name), new_folder(tmp_path / name):
+            raise AssertionError("the block must not begin")
+    assert names(tmp_path) == ["file", "full", "link"] and names(tmp_path / "full") == ["mine"]
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as folder:
+        (folder / "a").write_text("a")
+    assert names(tmp_path / "empty") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "not valid JSON"),
+        (b"[1]", "expected a JSON object, found list"),
+        (b'{"a": }', "line 1, column 7"),
+        (b'{"a": "\xff"}', "expected UTF-8, found byte 0xff at 7"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b" " * (JSON_LIMIT + 1), "at most 64 MiB"),
+    ],
+)
+def test_bad_json_is_one_line(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_json(path)
+    assert words in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path / "absent.json")
