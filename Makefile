@@ -28,11 +28,12 @@ check: .venv/ready  ## lint, types, and the laws of the house
 	$(PYTHON) -m pyrefly check --python-interpreter-path $(PYTHON)
 	KERAS_BACKEND=jax $(PYTHON) -m pytest -q tests/laws
 
-# Tests marked `once` know no backend (tests/conftest.py lists them); all others run again under each.
+# Tests marked `once` know no backend (tests/conftest.py lists them); all others run again under each. The last line is
+# for those that compare with the originals, which are all installed here: transformers, PyTorch, TensorFlow.
 test-backends: .venv-backends/ready  ## the suite under PyTorch and TensorFlow, and live parity with Hugging Face
 	KERAS_BACKEND=torch $(BACKEND) $(PYTEST) -m "not once"
 	KERAS_BACKEND=tensorflow $(BACKEND) $(PYTEST) -m "not once"
-	KERAS_BACKEND=jax $(BACKEND) $(PYTEST) tests/parity
+	KERAS_BACKEND=jax $(BACKEND) $(PYTEST) tests/parity tests/checkpoints
 
 clean:  ## remove the environments and caches
 	rm -rf .venv .venv-backends .pytest_cache .hypothesis .ruff_cache
