@@ -10,7 +10,7 @@ from laws.house import PACKAGE, files, house, name_of, tree
 LINES = 450
 FORBIDDEN = {"utils", "util", "common", "misc", "helper", "helpers", "snippets", "core", "base"}
 ASKS_BACKEND = {"_backend", "autodiff"}  # the only files that may ask which backend runs
-APPLIES_MASKS = {"layers.attention", "layers.gau", "layers.blocked"}  # attention-like layers
+APPLIES_MASKS = {"layers.attention", "layers.gau", "layers.blocked", "layers.pool"}  # attention-like layers
 
 
 def too_long(package: Path, limit: int = LINES) -> list[str]:
@@ -96,8 +96,8 @@ def test_flags_a_lambda_layer(tmp_path: Path) -> None:
 
 def test_flags_a_mask_applied_elsewhere(tmp_path: Path) -> None:
     source = "from keras import ops\ny = ops.softmax(s + mask)\n"
-    package = house(tmp_path, layers__pool=source, layers__attention=source)
-    assert masks_applied(package) == ["layers.pool:2 uses softmax"]
+    package = house(tmp_path, layers__feed=source, layers__attention=source)
+    assert masks_applied(package) == ["layers.feed:2 uses softmax"]
 
 
 def test_flags_a_backend_if(tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ class Facts:
         order: ints, each token's place in the drawn order (a permutation of 0 … length-1).
         documents: ints, the same number for tokens of the same document.
         valid: bools or 0/1 ints, False for padding.
+
+    Example:
+        >>> Documents().sees(Facts(2, documents=np.array([7, 8])), None, np).astype(int)
+        array([[1, 0],
+               [0, 1]])
     """
 
     length: Any
@@ -55,6 +60,10 @@ class Plan:
         stride: for blocks, keys at distances that are multiples of stride are seen; None without an atrous part.
         causal: for blocks, only keys that are not later.
         rest: the rule that must still hold inside the blocks (`full()` when nothing is left).
+
+    Example:
+        >>> (Window(2) & Causal() & Padding()).plan()
+        Plan(kind='blocks', window=2, stride=None, causal=True, rest=padding())
     """
 
     kind: Literal["full", "causal", "blocks", "dense"]
@@ -68,6 +77,10 @@ class Mask:
     """A static visibility rule; made by the functions of this module, combined with `&` and `|`.
 
     Rules compare equal by value, hash, and serialise with Keras (`keras.saving.serialize_keras_object`).
+
+    Example:
+        >>> Causal() & Padding() == Padding() & Causal()
+        True
     """
 
     name: ClassVar[str]
