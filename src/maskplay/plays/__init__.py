@@ -1,1 +1,34 @@
-"""The plays: one file per technique, read top to bottom: examples, targets, model, loss, answers, score."""
+"""The plays: one technique a file, each a `keras.Model` on top of an encoder; a saved one is a folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from maskplay.errors import CheckpointError
+from maskplay.plays.classify import Classify
+from maskplay.storage import MARKER, read_json
+
+__all__ = ["Classify", "load"]
+
+PLAYS = {"classify": Classify}
+
+
+def load(folder: str | os.PathLike[str]) -> Any:
+    """Open a folder that a play's `save` wrote: the play with its labels, tokenizer and weights.
+
+    Raises:
+        CheckpointError: not a saved play, of a kind this version does not know, or damaged.
+
+    Example:
+        >>> load("no/such/folder")
+        Traceback (most recent call last):
+        maskplay.errors.CheckpointError: no/such/folder: expected a folder written by a play's save, with maskplay.json
+    """
+    folder = Path(folder)
+    if not (folder / MARKER).is_file():
+        raise CheckpointError(f"{folder}: expected a folder written by a play's save, with {MARKER}")
+    description = read_json(folder / MARKER)
+    if description.get("format") != "play" or description.get("play") not in PLAYS:
+        found = f"{description.get('format')!r}, {description.get('play')!r}"
+        raise CheckpointError(f"{folder / MARKER}: expected a saved play, one of {', '.join(PLAYS)}; found {found}")
+    return PLAYS[description["play"]].open(folder, description)

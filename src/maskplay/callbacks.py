@@ -1,0 +1,258 @@
+"""Training that survives being killed: a run's whole state in one file, and the best epoch's weights beside it.
+
+Keras' own `BackupAndRestore` forgets the states of the random generators and where an epoch stood; a run resumed here
+ends with the same weights as one that was never interrupted.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from maskplay.errors import UserError
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+AFRESH = "restart=True, on the command line --restart"
+PAUSE = 20  # a pause between two saves is at least so many times as long as a save: at most 5 % of the time goes there
+
+
+class Resume(keras.callbacks.Callback):
+    """Keeps an unfinished run in a folder and goes on from it; also keeps the best epoch, and stops early.
+
+    The state is the model's weights, the optimizer's slots, the states of all random generators, the sums behind the
+    epoch's metrics, and the place in the data. It is written after every epoch and, within one, every few seconds.
+
+    Args:
+        folder: where the state lives until the run is finished; made when first needed.
+        settings: what makes this run what it is (values that JSON knows); a state with other settings is refused.
+        monitor: the figure whose highest value marks the best epoch; the earliest of equals.
+        patience: stop after so many epochs without a new best; None = never.
+        every: least seconds between two saves within an epoch.
+        restart: forget what the folder holds and begin afresh.
+
+    Attributes:
+        found: whether the folder holds an unfinished run.
+        epoch, batch: where `fit` will go on; 0 and 0 for a new run.
+        history: for each finished epoch a dictionary of its figures.
+        best: the history's entry of the best epoch, or None.
+
+    Raises:
+        UserError: the folder holds a run with other settings, or a damaged one.
+
+    Example:
+        >>> import tempfile
+        >>> resume = Resume(Path(tempfile.mkdtemp()) / "reviews.running", {"seed": 1})
+        >>> resume.epoch, resume.batch, resume.found
+        (0, 0, False)
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        monitor: str = "val_accuracy",
+        patience: int | None = None,
+        every: float = 60.0,
+        restart: bool = False,
+    ) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+        self.settings = json.loads(json.dumps(dict(settings)))
+        self.monitor = monitor
+        self.patience = patience
+        self.every = every
+        self.epoch = self.batch = 0
+        self.history: list[dict[str, float]] = []
+        self._pending: dict[str, np.ndarray] | None = None
+        self._first = 0  # the batch with which the running epoch began in this process
+        self._saved, self._took = time.monotonic(), 0.0
+        if restart:
+            self.remove()
+        self.found = (self.folder / STATE).is_file()
+        if self.found:
+            self._read()
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        return max(self.history, key=lambda figures: figures[self.monitor], default=None)
+
+    @property
+    def finished_early(self) -> bool:
+        """Whether the patience has run out."""
+        if self.patience is None or self.best is None:
+            return False
+        return len(self.history) - 1 - self.history.index(self.best) >= self.patience
+
+    def fit(
+        self,
+        model: keras.Model,
+        batches: Any,
+        epochs: int,
+        validation_data: Any,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        """Train a compiled model for the epochs that are left, and leave it with the best epoch's weights.
+
+        Args:
+            model: built and compiled as it was when the run began.
+            batches: a `maskplay.batches.Batches`, which can begin anywhere in an epoch; its seed also seeds each batch.
+            epochs: of the whole run.
+            validation_data: as for `keras.Model.fit`.
+            callbacks: further ones.
+        """
+        self._batches = batches
+        while self.epoch < epochs and not self.finished_early:
+            # One call of fit per epoch: Keras counts an epoch's batches once, and the first one may be a part.
+            batches.epoch, batches.start = self.epoch, self.batch
+            if self._pending is not None:
+                # Has the optimizer and the metrics make their variables; whatever it changes is overwritten.
+                model.train_on_batch(*batches[0])
+            model.fit(
+                batches,
+                validation_data=validation_data,
+                initial_epoch=self.epoch,
+                epochs=self.epoch + 1,
+                shuffle=False,
+                verbose=0,
+                callbacks=[self, *callbacks],
+            )
+        if self.history:
+            assign(model.weights, load(self.folder / BEST)[0], "weight", self.folder / BEST)
+
+    def remove(self) -> None:
+        """Delete the state: the run is finished, or is to begin afresh."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # What Keras calls
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Once more: Keras has looked ahead, and read a short epoch to its end.
+        self._batches.epoch, self._batches.start = self.epoch, self.batch
+        self._first = self.batch
+        # After Keras has set the metrics to 0.
+        if self._pending is not None:
+            for group, variables in self._groups().items():
+                assign(variables, self._pending, group, self.folder / STATE)
+            self._pending = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # PyTorch's dropout draws from a generator of the whole process: seeded anew for each batch it needs no saving.
+        place = [self._batches.seed, self.epoch, self._first + batch]
+        keras.utils.set_random_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.batch = self._first + batch + 1
+        # Not after the last batch: nothing would be left of the epoch to go on with, and its end is saved anyway.
+        steps = (self.params or {})["steps"]
+        due = time.monotonic() - self._saved >= max(self.every, PAUSE * self._took)
+        if due and self.batch < self._first + steps:
+            self._write()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        if self.monitor not in figures:
+            raise ValueError(f"expected the figure {self.monitor!r} after an epoch, found {', '.join(figures)}")
+        self.history.append({"epoch": epoch + 1, **figures})
+        if self.best is self.history[-1]:
+            save(self.folder / BEST, arrays(self._synced().weights, "weight"), {})
+        self.epoch, self.batch = epoch + 1, 0
+        self._write()
+
+    # The file
+
+    def _synced(self) -> Any:
+        """The model; under JAX, asking for it brings its variables up to date in the middle of an epoch."""
+        return self.model
+
+    def _groups(self) -> dict[str, list[Any]]:
+        model = self._synced()
+        return {
+            "variable": model.variables,  # weights, and the states of random generators
+            "optimizer": model.optimizer.variables,
+            "metric": model.metrics_variables,
+        }
+
+    def _write(self) -> None:
+        start = time.monotonic()
+        tensors = {}
+        for group, variables in self._groups().items():
+            tensors.update(arrays(variables, group))
+        place = {"epoch": self.epoch, "batch": self.batch, "history": self.history, "settings": self.settings}
+        save(self.folder / STATE, tensors, {"run": json.dumps(place)})
+        self._saved = time.monotonic()
+        self._took = self._saved - start
+
+    def _read(self) -> None:
+        path = self.folder / STATE
+        self._pending, metadata = load(path)
+        try:
+            place = json.loads(metadata["run"])
+            settings = place["settings"]
+            self.epoch, self.batch, self.history = int(place["epoch"]), int(place["batch"]), list(place["history"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{path}: not the state of a run, or damaged; begin afresh ({AFRESH})") from None
+        for name in sorted({*settings, *self.settings}):
+            now, then = self.settings.get(name), settings.get(name)
+            if now != then:
+                raise UserError(
+                    f"{self.folder}: holds an unfinished run with {name} {_shown(then)}, now it is {_shown(now)}: "
+                    f"repeat its settings to go on, or begin afresh ({AFRESH})"
+                )
+
+
+def arrays(variables: Sequence[Any], group: str) -> dict[str, np.ndarray]:
+    """Variables as arrays, by their number: paths need not be unique."""
+    return {
+        f"{group}/{i}": np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).reshape(variable.shape)
+        for i, variable in enumerate(variables)
+    }
+
+
+def assign(variables: Sequence[Any], values: Mapping[str, np.ndarray], group: str, path: Path) -> None:
+    """The reverse of `arrays`, all or an error."""
+    wanted = [(f"{group}/{i}", tuple(variable.shape)) for i, variable in enumerate(variables)]
+    found = [(name, values[name].shape if name in values else None) for name, _ in wanted]
+    if wanted != found or sum(name.startswith(f"{group}/") for name in values) != len(wanted):
+        raise UserError(f"{path}: its tensors are not those of this model; begin afresh ({AFRESH})")
+    for (name, _), variable in zip(wanted, variables):
+        variable.assign(values[name])
+
+
+def save(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(dict(tensors), temporary, dict(metadata))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except SafetensorError as error:  # the library's word for a full disk
+        raise OSError(f"{path}: cannot be written ({error})") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors and the metadata of a file that `save` wrote."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not the state of a run, or damaged ({error}); begin afresh ({AFRESH})") from None
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else json.dumps(value, ensure_ascii=False)[:100]

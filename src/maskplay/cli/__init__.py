@@ -1,0 +1,72 @@
+"""The command line: parses arguments, calls what Python users call, and turns every user's fault into one line.
+
+Exit codes: 0 fine; 2 the input or the options cannot be used (one line on stderr says why); 130 Ctrl-C. Anything else
+is a bug of ours and keeps its traceback.
+"""
+
+import os
+import sys
+
+import typer
+
+from maskplay.cli import checkpoint, fit, predict, show
+from maskplay.errors import UserError
+
+app = typer.Typer(
+    name="maskplay",
+    help="BERT-family models in Keras 3: look into checkpoints, convert them, train classifiers and use them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(fit.app, name="fit")
+app.add_typer(show.app, name="show")
+for command in (predict.predict, predict.evaluate, checkpoint.fill, checkpoint.inspect, checkpoint.convert):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"maskplay {fit.versions()['maskplay']}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """What stands before a command."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        arguments: what stands behind `maskplay`; None = those of the process.
+    """
+    try:
+        code = app(arguments, prog_name="maskplay", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        code = _say(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _say(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}")
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # Typer's own errors: a wrong option, a missing command
+        if message is None:
+            raise
+        code = _say(f"{message()} (--help tells more)")
+    if code == 130:
+        _say("interrupted")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(text: str) -> int:
+    print(f"maskplay: {' '.join(text.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,46 @@
+"""A run's progress on stderr: a bar that moves on a terminal, and one line for each finished epoch everywhere."""
+
+import time
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """Shows where `maskplay.callbacks.Resume` is; after an epoch its figures.
+
+    Args:
+        console: where to print.
+        epochs: of the whole run.
+        steps: batches of a whole epoch.
+    """
+
+    def __init__(self, console: Console, epochs: int, steps: int) -> None:
+        super().__init__()
+        self.console, self.epochs, self.steps = console, epochs, steps
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._start = time.monotonic()
+        self.bar.start()
+        self._task = self.bar.add_task(f"epoch {epoch + 1}/{self.epochs}", total=self.steps)
+        # The first epoch after a resumption begins in the middle.
+        self.bar.update(self._task, completed=self.steps - (self.params or {})["steps"])
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bar.advance(self._task)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bar.stop()
+        self.bar.remove_task(self._task)
+        figures = "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
+        self.console.print(f"epoch {epoch + 1}/{self.epochs}  {figures}  ({time.monotonic() - self._start:.0f} s)")

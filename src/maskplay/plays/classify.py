@@ -1,0 +1,342 @@
+"""Text classification: what is a text, or a pair of texts, about? Sentiment, topics, paraphrase, entailment.
+
+Examples are (text, label) or (text, text2, label). The encoder reads `[CLS] text [SEP] text2 [SEP]`; the vector of the
+first token goes through BERT's pooler, dropout and one dense layer to a score per label. Trained with cross-entropy on
+the logits, as in BERT (arXiv:1810.04805, section 4.1).
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from maskplay.batches import Batches
+from maskplay.config import Config
+from maskplay.errors import CheckpointError, DataError, UserError
+from maskplay.language_model import LanguageModel, named_weights
+from maskplay.layers.heads import Pooler
+from maskplay.storage import MARKER, new_folder
+from maskplay.text.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+ENCODED_AT_ONCE = 4096  # texts; of their encodings only the ids are kept
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class Classify(keras.Model):
+    """A classifier on a pretrained (or fresh) encoder, whose weights it shares.
+
+    Args:
+        bert: what `maskplay.load` returns, or anything with `.network` (a `LanguageModel`) and `.tokenizer`.
+        labels: the names of the classes, at least two; their order is that of the scores.
+        max_length: most tokens of an example, special ones included; default the encoder's positions, at most 512.
+        dropout: rate before the scores while training.
+
+    As a `keras.Model` it takes `{"tokens": …, "segments": …}`, ints `(batch, length)`, to logits `(batch, labels)`,
+    float32 unless the dtype policy says otherwise. `fit` and `evaluate` also take examples, `predict` also texts.
+
+    Raises:
+        UserError: fewer than two labels, or a label twice.
+
+    Example:
+        >>> from maskplay.pretrained import Pretrained
+        >>> train = [("好吃", "pos"), ("难吃", "neg"), ("真好", "pos"), ("太难", "neg")]
+        >>> tokenizer = Tokenizer.from_characters([text for text, _ in train], max_size=100)
+        >>> tiny = Config(vocab_size=100, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
+        >>> play = Classify(Pretrained(LanguageModel(tiny), tokenizer), labels=["neg", "pos"])
+        >>> play.compile(keras.optimizers.Adam(1e-2))
+        >>> history = play.fit(train, epochs=20, verbose=0)
+        >>> play.predict(["好吃", "难吃"])
+        ['pos', 'neg']
+    """
+
+    def __init__(
+        self, bert: Any, labels: Sequence[str], max_length: int | None = None, dropout: float = 0.1, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("name", "classify")
+        super().__init__(**kwargs)
+        self.labels = tuple(labels)
+        if isinstance(labels, str) or len(self.labels) < 2 or not all(isinstance(x, str) for x in self.labels):
+            raise UserError(f"labels: expected a list of at least two names, found {labels!r}")
+        if len(set(self.labels)) != len(self.labels):
+            raise UserError(f"labels: expected each name once, found {', '.join(self.labels)}")
+        network = bert.network
+        self.config: Config = network.config
+        self.tokenizer: Tokenizer | None = bert.tokenizer
+        longest = min(self.config.longest or 512, 512)
+        self.max_length = longest if max_length is None else max_length
+        if not isinstance(self.max_length, int) or not 3 <= self.max_length <= (self.config.longest or 2**20):
+            raise UserError(f"max_length: expected 3 to {self.config.longest or 2**20} tokens, found {max_length!r}")
+        self.rate = dropout
+        policy, spread = self.dtype_policy, self.config.initializer_range
+        self.encoder = network.encoder
+        self.pooler = network.pooler or Pooler(
+            self.config.hidden_size, self.config.pooler_activation, spread, dtype=policy, name="pooler"
+        )
+        self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
+        self.classifier = keras.layers.Dense(
+            len(self.labels),
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=spread),
+            dtype=policy,
+            name="classifier",
+        )
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        hidden = (None, None, self.config.hidden_size)
+        for layer, shape in ((self.encoder, None), (self.pooler, hidden), (self.classifier, hidden[1:])):
+            if not layer.built:
+                layer.build(shape)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        tokens, segments = (inputs["tokens"], inputs.get("segments")) if isinstance(inputs, dict) else (inputs, None)
+        hidden = self.encoder(tokens, segments=segments, training=training)
+        return self.classifier(self.dropout(self.pooler(hidden), training=training))
+
+    # Training and using it as a Keras model, with examples in place of arrays
+
+    def compile(self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
+        """As `keras.Model.compile`; by default AdamW at 2e-5, cross-entropy of the logits, and accuracy."""
+        super().compile(
+            optimizer=keras.optimizers.AdamW(2e-5) if optimizer is None else optimizer,
+            loss=_cross_entropy() if loss is None else loss,
+            metrics=["accuracy"] if metrics is None else metrics,
+            **kwargs,
+        )
+
+    def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`; `x` and `validation_data` may be examples.
+
+        Args:
+            x: a list of examples, each (text, label) or (text, text2, label), or a dictionary or object with `text`,
+                `label` and perhaps `text2`; or what Keras takes.
+            y: for arrays only.
+            batch_size: default 32.
+            *args, **kwargs: everything else of `keras.Model.fit`.
+
+        Raises:
+            DataError: an example has no text, or a label that is not among `labels`.
+        """
+        if isinstance(examples := kwargs.get("validation_data"), list):
+            kwargs["validation_data"] = self.batches(examples, batch_size or 32)
+        if isinstance(x, list):
+            if kwargs.get("validation_split"):
+                raise UserError("validation_split is for arrays: split the examples, pass a part as validation_data")
+            x = self.batches(x, batch_size or 32, shuffle=kwargs.get("shuffle", True))
+        if isinstance(x, Batches):
+            batch_size, kwargs["shuffle"] = None, False  # Batches draws its own order
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`; `x` may be a list of labelled examples."""
+        if isinstance(x, list):
+            x, batch_size = self.batches(x, batch_size or 32), None
+        return super().evaluate(x, y, batch_size, *args, **kwargs)
+
+    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Labels of texts; for arrays what Keras predicts, logits `(n, labels)`.
+
+        Args:
+            x: a list of texts, of pairs (text, text2), or of examples, whose labels are ignored; or what Keras takes.
+            batch_size: default 32.
+            *args, **kwargs: everything else of `keras.Model.predict`, for arrays.
+        """
+        if isinstance(x, list):
+            return [self.labels[i] for i in self.probabilities(x, batch_size or 32).argmax(axis=-1)]
+        return super().predict(x, batch_size, *args, **kwargs)
+
+    def probabilities(self, texts: Sequence[Any], batch_size: int = 32) -> np.ndarray:
+        """The probability of each label, `(texts, labels)` float32, for texts as `predict` takes them."""
+        if not len(texts):
+            return np.zeros((0, len(self.labels)), "float32")
+        # Batches of one size, a power of two: a backend that compiles meets few shapes, and one text does not cost 32.
+        rows = min(batch_size, 1 << (len(texts) - 1).bit_length())
+        batches = self.batches(texts, rows, labelled=False, shuffle=False, multiple_of=rows)
+        logits = batches.restore(super().predict(batches, verbose=0)).astype("float32")
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
+
+    def batches(self, examples: Sequence[Any], batch_size: int = 32, labelled: bool = True, **kwargs: Any) -> Batches:
+        """Examples as `fit`, `evaluate` and (without labels) `predict` take them, encoded and cut into batches.
+
+        Args:
+            examples: as for `fit`, or with `labelled=False` as for `predict`.
+            batch_size: examples in a batch.
+            labelled: whether labels are wanted.
+            **kwargs: everything else of `maskplay.batches.Batches`: shuffle, seed, buckets, shard, …
+        """
+        if self.tokenizer is None:
+            raise UserError("this play has no tokenizer: it takes token ids, not texts")
+        ids: list[list[int]] = []
+        segments: list[list[int]] = []
+        targets: list[int] = []
+        for start in range(0, len(examples), ENCODED_AT_ONCE):
+            chunk = examples[start : start + ENCODED_AT_ONCE]
+            rows = [self._row(example, start + i, labelled) for i, example in enumerate(chunk)]
+            texts, pairs, numbers = zip(*rows)
+            encodings = self.tokenizer.encode_batch(texts, pairs, self.max_length)
+            ids += [encoding.ids for encoding in encodings]
+            segments += [encoding.segments for encoding in encodings]
+            targets += numbers
+        return Batches(
+            ids,
+            segments if self.config.num_segments > 1 else None,
+            np.array(targets, "int32") if labelled else None,
+            batch_size=batch_size,
+            pad_id=self.config.pad_id,
+            **kwargs,
+        )
+
+    def _row(self, example: Any, i: int, labelled: bool) -> tuple[str, str | None, int]:
+        """An example in any of its forms as (text, text2, number of its label)."""
+        text2 = label = None
+        match example:
+            case str() if not labelled:
+                text = example
+            case tuple() | list() if len(example) in ((2, 3) if labelled else (1, 2)):
+                text, text2, label = (*example[:-1], None, example[-1])[:3] if labelled else (*example, None, None)[:3]
+            case Mapping():
+                text, text2, label = (example.get(name) for name in ("text", "text2", "label"))
+            case _:
+                text, text2, label = (getattr(example, name, None) for name in ("text", "text2", "label"))
+        where = f"example {i}" + (f" (line {example.line})" if hasattr(example, "line") else "")
+        if not isinstance(text, str) or not isinstance(text2, str | None):
+            form = "(text, label) or (text, text2, label)" if labelled else "a text or (text, text2)"
+            raise DataError(f"{where}: expected {form}, or an object with text; found {str(example)[:80]!r}")
+        if labelled and label not in self.labels:
+            raise DataError(f"{where}: expected a label among {', '.join(self.labels)}, found {label!r}")
+        return text, text2, self.labels.index(label) if labelled else 0
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras itself does not trust a `compile` of our own with what it stored; ours takes the same arguments.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "labels": list(self.labels),
+            "max_length": self.max_length,
+            "dropout": self.rate,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classify":
+        config = dict(config)
+        network = LanguageModel(Config.from_dict(config.pop("config")), heads=["pooler"])
+        return cls(SimpleNamespace(network=network, tokenizer=None), **config)
+
+    def save_assets(self, folder: str) -> None:
+        """Keras calls this for a `.keras` file: the tokenizer goes with it."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+
+    def load_assets(self, folder: str) -> None:
+        self.tokenizer = Tokenizer.load(folder)
+
+    # The folder
+
+    def save(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write a folder with weights, labels and tokenizer, which `maskplay.load` opens; or Keras' own `.keras` file.
+
+        Args:
+            path: a folder's name, or a file's that ends in `.keras`.
+            **kwargs: for a `.keras` file, what `keras.Model.save` takes.
+
+        Raises:
+            UserError: the folder's name is taken by something else.
+        """
+        if Path(path).suffix == ".keras":
+            super().save(path, **kwargs)
+            return
+        with new_folder(path) as folder:
+            self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """What `save` puts into its folder, for callers that put more beside it."""
+        if self.tokenizer is None:
+            raise UserError("this play has no tokenizer to save; save it as a .keras file")
+        description = {
+            "format": "play",
+            "play": "classify",
+            "version": 1,
+            "labels": list(self.labels),
+            "max_length": self.max_length,
+            "dropout": self.rate,
+            "config": self.config.to_dict(),
+        }
+        (folder / MARKER).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        arrays = {name: ops.convert_to_numpy(weight) for name, weight in self._named_weights().items()}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / WEIGHTS)
+        shutil.copymode(folder / MARKER, folder / WEIGHTS)  # safetensors makes files that only their owner can read
+        self.tokenizer.save(folder)
+
+    @classmethod
+    def open(cls, folder: Path, description: Mapping[str, Any]) -> "Classify":
+        """The play in a folder whose `maskplay.json` has been read; see `maskplay.plays.load`."""
+        where = folder / MARKER
+        try:
+            config = Config.from_dict(dict(description["config"]))
+            labels, options = description["labels"], {name: description[name] for name in ("max_length", "dropout")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
+        try:
+            with safe_open(folder / WEIGHTS, framework="numpy") as file:
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+                _check_size(config, shapes, folder)
+                tokenizer = Tokenizer.load(folder)
+                network = LanguageModel(config, heads=["pooler"])
+                play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
+                weights = play._named_weights()
+                wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
+                for name in sorted({*wanted, *shapes}):
+                    if wanted.get(name) != shapes.get(name):
+                        raise CheckpointError(
+                            f"{folder / WEIGHTS}: {name}: expected {_shown(wanted.get(name))}, "
+                            f"found {_shown(shapes.get(name))}"
+                        )
+                for name, weight in weights.items():
+                    weight.assign(file.get_tensor(name))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder / WEIGHTS}: missing or damaged ({error})") from None
+        return play
+
+    def _named_weights(self) -> dict[str, Any]:
+        """All weights by the paths that checkpoints have, wherever the encoder was built."""
+        parts = {"encoder": self.encoder, "pooler": self.pooler, "classifier": self.classifier}
+        return {f"{part}/{name}": weight for part in parts for name, weight in named_weights(parts[part]).items()}
+
+
+def _cross_entropy() -> keras.losses.Loss:
+    # Rows that only fill up a batch weigh nothing, in the sum and in what it is divided by.
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+
+
+def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
+    width = config.num_heads * config.size_per_head
+    table = (config.vocab_size + config.num_segments) * config.size_of_embedding
+    if config.position in ("learned", "hierarchical"):
+        table += config.max_positions * config.size_of_embedding
+    block = 2 * config.hidden_size * (2 * width + config.intermediate_size)
+    claimed, found = table + config.num_layers * block, sum(math.prod(shape) for shape in shapes.values())
+    if claimed > found:
+        raise CheckpointError(
+            f"{folder / MARKER}: describes a network of more than {claimed:,} numbers, {WEIGHTS} holds {found:,}"
+        )
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "no such tensor" if shape is None else f"shape {shape}"
