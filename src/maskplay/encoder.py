@@ -265,8 +265,8 @@ class Encoder(keras.layers.Layer):
     def graph(self, mask: masks.Mask | None = None) -> keras.Model:
         """A functional view that shares the weights, for layer surgery and sub-models by name.
 
-        Its layers are called `embedding`, `visibility`, `block_0`, `block_1`, …; its inputs `tokens`, `segments` (if the
-        model has segments) and the facts the mask needs beyond those.
+        Its layers are called `embedding`, `visibility`, `block_0`, `block_1`, …; its inputs `tokens`, `segments` (if
+        the model has segments) and the facts the mask needs beyond those.
 
         Example:
             >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)

@@ -1,4 +1,4 @@
-"""The cast: every family is a row of choices, not a class. `ROFORMER = BERT.but(position="rotary")` is the whole idea."""
+"""The cast: a family is a row of choices, not a class. `ROFORMER = BERT.but(position="rotary")` is the whole idea."""
 
 from dataclasses import dataclass
 

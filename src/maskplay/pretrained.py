@@ -126,8 +126,8 @@ class Pretrained:
         found: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for row in scores:
             best = np.argsort(-row, kind="stable")[:top]
-            grown = [(score + float(row[i]), (*chosen, int(i))) for score, chosen in found for i in best]
-            found = sorted(grown, key=lambda candidate: -candidate[0])[:top]
+            found = [(score + float(row[i]), (*chosen, int(i))) for score, chosen in found for i in best]
+            found = sorted(found, key=lambda candidate: -candidate[0])[:top]
         candidates = []
         for score, chosen in found:
             tokens = self.tokenizer.tokens(chosen)

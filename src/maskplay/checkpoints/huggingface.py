@@ -72,7 +72,7 @@ HUGGINGFACE = Dialect(
     empty=lambda name: name.endswith((".position_ids", ".embed_positions.weight")),
 )
 
-_ARCHITECTURES = {
+_ARCHITECTURES: dict[tuple[str, ...], str] = {
     ("pooler", "nsp", "mlm"): "ForPreTraining",
     ("pooler", "nsp"): "ForNextSentencePrediction",
     ("pooler", "mlm"): "ForMaskedLM",

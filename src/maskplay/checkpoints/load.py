@@ -196,7 +196,7 @@ def _from_memory(arrays: Mapping[str, np.ndarray]) -> Tensors:
 def _config_inside(path: Path) -> dict[str, Any] | None:
     """What a `.keras` file says of the `LanguageModel` in it; None when it holds another model."""
     try:
-        model = json.loads(ZipMembers(path).read("config.json", JSON_LIMIT))["config"]
+        model = json.loads(ZipMembers(path).peek("config.json", JSON_LIMIT))["config"]
         return {"config": model["config"]} if "vocab_size" in model["config"] else None
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
@@ -219,6 +219,6 @@ def _config_beside(path: Path) -> Path:
 
 def summary(result: Match) -> dict[str, Any]:
     """The report as plain data, for JSON and printing."""
-    values = dataclasses.asdict(result)
+    values: dict[str, Any] = dataclasses.asdict(result)
     values["filled"] = {row.ours: row.theirs for row in result.filled}
     return values

@@ -225,15 +225,13 @@ class Mask:
 class RankMask(Mask):
     """A rule of the form rank(key) <= rank(query); every token sees itself."""
 
-    strict = False
-
     def rank(self, facts: Facts, xp: Any) -> Any:
         """Ranks `(length,)` or `(batch, length)`, ints."""
         raise NotImplementedError
 
     def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
         query, key = _pair(self.rank(facts, xp), at, xp)
-        return key < query if self.strict else key <= query
+        return key <= query
 
 
 @_register
@@ -287,6 +285,10 @@ class Permuted(RankMask):
 
     def rank(self, facts: Facts, xp: Any) -> Any:
         return facts.need("order", self)
+
+    def sees(self, facts: Facts, at: Any, xp: Any) -> Any:
+        query, key = _pair(self.rank(facts, xp), at, xp)
+        return key < query if self.strict else key <= query
 
 
 # Rules about what two tokens share, or how far apart they are.
@@ -350,6 +352,7 @@ class Fixed(Mask):
 # Combinations.
 
 
+@dataclass(frozen=True, repr=False)
 class _Combination(Mask):
     parts: tuple[Mask, ...]
     sign: ClassVar[str]
@@ -377,17 +380,13 @@ class _Combination(Mask):
 
 
 @_register
-@dataclass(frozen=True, repr=False)
 class And(_Combination):
-    parts: tuple[Mask, ...]
     name = "and"
     sign = "&"
 
 
 @_register
-@dataclass(frozen=True, repr=False)
 class Or(_Combination):
-    parts: tuple[Mask, ...]
     name = "or"
     sign = "|"
 
