@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from maskplay import masks
+from maskplay.layers.pool import masked_softmax
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -70,7 +71,7 @@ class Attention(keras.layers.Layer):
         num_heads: number of heads.
         head_size: width of a head.
         output_size: width of the result, None = that of the input.
-        position: a layer `(x, positions) -> x` that turns queries and keys, such as `Rotary`; None for no positions here.
+        position: a layer `(x, positions) -> x` that turns queries and keys, such as `Rotary`; None for none here.
         dropout: rate on the probabilities while training.
         initializer_range: standard deviation of fresh kernels.
 
@@ -178,18 +179,12 @@ class Attention(keras.layers.Layer):
     def _written_out(
         self, query: Any, key: Any, value: Any, visible: Any, causal: bool, training: bool | None
     ) -> tuple[Any, Any]:
-        kind = keras.backend.result_type(self.compute_dtype, "float32")
-        scores = ops.cast(ops.einsum("bqhd,bkhd->bhqk", query, key), kind) / math.sqrt(self.head_size)
+        # Scaled first: in half precision the plain product of long vectors may overflow.
+        scores = ops.einsum("bqhd,bkhd->bhqk", query / math.sqrt(self.head_size), key)
         if causal:
             at = ops.arange(ops.shape(query)[1])
             visible = (at[None, :] <= at[:, None])[None, None]
-        if visible is not None:
-            # A finite floor keeps the softmax and its gradient finite where nothing is seen; `where` makes it exact.
-            scores = ops.where(visible, scores, ops.full_like(scores, -1e30))
-        probabilities = ops.softmax(scores, axis=-1)
-        if visible is not None:
-            probabilities = ops.where(visible, probabilities, ops.zeros_like(probabilities))
-        probabilities = ops.cast(probabilities, self.compute_dtype)
+        probabilities = ops.cast(masked_softmax(scores, visible), self.compute_dtype)
         dropped = self.dropout(probabilities, training=training)
         return ops.einsum("bhqk,bkhd->bqhd", dropped, value), probabilities
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from maskplay.layers.activation import activation
 
@@ -20,7 +19,7 @@ class FeedForward(keras.layers.Layer):
     Shapes: `(…, hidden)` to the same.
 
     Example:
-        >>> FeedForward(16)(ops.ones((1, 3, 8))).shape
+        >>> FeedForward(16)(keras.ops.ones((1, 3, 8))).shape
         (1, 3, 8)
     """
 

@@ -48,7 +48,7 @@ class LayerNorm(keras.layers.Layer):
             expected = "none" if self.condition_size is None else f"(batch, {self.condition_size})"
             found = "none" if condition is None else tuple(condition.shape)
             raise UserError(f"{self.name}: expected a condition vector: {expected}, found {found}")
-        kind = keras.backend.result_type(self.compute_dtype, "float32")
+        kind = "float64" if self.compute_dtype == "float64" else "float32"
         x, gamma, beta = (ops.cast(value, kind) for value in (x, self.gamma, self.beta))
         if condition is None:
             return ops.cast(ops.layer_normalization(x, gamma, beta, epsilon=self.epsilon), self.compute_dtype)
@@ -58,8 +58,8 @@ class LayerNorm(keras.layers.Layer):
         beta = beta + ops.reshape(ops.matmul(condition, ops.cast(self.beta_kernel, kind)), shape)
         return ops.cast(ops.layer_normalization(x, epsilon=self.epsilon) * gamma + beta, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Any, condition_shape: Any = None) -> Any:
-        return input_shape
+    def compute_output_shape(self, x_shape: Any, condition_shape: Any = None) -> Any:
+        return x_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon, "condition_size": self.condition_size}

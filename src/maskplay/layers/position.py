@@ -96,7 +96,7 @@ class Rotary(keras.layers.Layer):
 
     def call(self, x: Any, positions: Any) -> Any:
         size = x.shape[-1]
-        kind = keras.backend.result_type(x.dtype, "float32")
+        kind = "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
         frequencies = self.base ** (-np.arange(0, size, 2, dtype="float64") / size)
         angles = ops.cast(positions, kind)[..., None] * ops.convert_to_tensor(frequencies, kind)
         if len(angles.shape) == 2:
@@ -115,8 +115,8 @@ class Rotary(keras.layers.Layer):
             turned = ops.concatenate(turned, axis=-1)
         return ops.cast(turned, x.dtype)
 
-    def compute_output_shape(self, input_shape: Any, positions_shape: Any = None) -> Any:
-        return input_shape
+    def compute_output_shape(self, x_shape: Any, positions_shape: Any = None) -> Any:
+        return x_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "base": self.base, "interleaved": self.interleaved}
