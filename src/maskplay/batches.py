@@ -37,8 +37,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: draw a new order each epoch; otherwise batches are the same in each.
         seed: of the order.
         pad_id: the padding token.
-        multiple_of: fill up batches with rows of weight 0 to a multiple of this, for devices that share a batch; with
-            `batch_size` every batch has exactly as many rows.
+        multiple_of: fill up batches with rows of weight 0 to a multiple of this; with `batch_size` every batch has
+            exactly as many rows. Default: the devices that share a batch under the current `keras.distribution`.
         shard: `(rank, world)`, this process among how many. All get batches of the same shape at the same step; each
             example goes to one of them.
         **kwargs: `workers` and its companions of `keras.utils.PyDataset`.
@@ -73,7 +73,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         pad_id: int = 0,
-        multiple_of: int = 1,
+        multiple_of: int | None = None,
         shard: tuple[int, int] = (0, 1),
         **kwargs: Any,
     ) -> None:
@@ -83,6 +83,8 @@ class Batches(keras.utils.PyDataset):
             raise UserError("expected at least one example, found none")
         if not 0 <= self.rank < self.world:
             raise UserError(f"shard: expected (rank, world) with 0 <= rank < world, found {shard}")
+        if multiple_of is None:
+            multiple_of = max(sharing_devices() // self.world, 1)
         if min(batch_size, buckets, multiple_of) < 1 or batch_size % (multiple_of * self.world):
             raise UserError(
                 f"batch_size: expected a multiple of {multiple_of * self.world} (multiple_of x processes), "
@@ -201,6 +203,20 @@ class Batches(keras.utils.PyDataset):
         return np.pad(rows, (0, -len(rows) % (self.multiple_of * self.world)), constant_values=-1)[
             self.rank :: self.world
         ]
+
+
+def sharing_devices() -> int:
+    """How many devices, over all processes, share a batch under the current `keras.distribution`; 1 without one.
+
+    Example:
+        >>> sharing_devices()
+        1
+    """
+    current = keras.distribution.distribution()
+    if current is None or current.device_mesh is None:
+        return 1
+    mesh = current.device_mesh
+    return mesh.shape[mesh.axis_names.index(current.batch_dim_name)]
 
 
 def bucket_lengths(sizes: Any, count: int) -> list[int]:
