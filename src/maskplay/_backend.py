@@ -1,4 +1,6 @@
-"""Choose a Keras backend when nobody has: the first installed of jax, torch, tensorflow. Imported before Keras is."""
+"""Which Keras backend runs: chosen when nobody has, the first installed of jax, torch, tensorflow. Imported
+before Keras is. Layers ask nothing but whether formulas fuse.
+"""
 
 import os
 import sys
@@ -20,3 +22,10 @@ def choose() -> None:
         extras = " or ".join(f"pip install 'maskplay[{name}]'" for name in BACKENDS)
         raise ImportError(f"maskplay needs one of the backends {', '.join(BACKENDS)}, found none: {extras}")
     os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def fuses() -> bool:
+    """Does the backend always compile, so that a formula written out costs one pass over memory? True under JAX."""
+    import keras
+
+    return keras.config.backend() == "jax"

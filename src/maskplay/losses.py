@@ -40,7 +40,7 @@ class TokenCrossEntropy(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         # Keras hands labels over in this dtype, and half precision would round those above 2048.
-        wide = keras.backend.result_type(keras.config.floatx(), "float32")
+        wide = "float64" if keras.config.floatx() == "float64" else "float32"
         super().__init__(name=name, reduction=reduction, dtype=dtype or wide)
         self.ignore_class = ignore_class
 

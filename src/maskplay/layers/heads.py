@@ -130,8 +130,10 @@ class MaskedTokens(keras.layers.Layer):
         self.bias = self.add_weight(shape=(self.vocab_size,), initializer="zeros", name="bias")
 
     def call(self, hidden: Any, unembed: Any) -> Any:
-        scores = unembed(self.norm(activation(self.activation)(self.transform(hidden))))
-        return scores + ops.cast(self.bias, scores.dtype)
+        flat = ops.reshape(hidden, (-1, hidden.shape[-1]))  # as in `FeedForward`
+        scores = unembed(self.norm(activation(self.activation)(self.transform(flat))))
+        scores = scores + ops.cast(self.bias, scores.dtype)
+        return ops.reshape(scores, (*ops.shape(hidden)[:-1], self.vocab_size))
 
     def get_config(self) -> dict[str, Any]:
         return {
