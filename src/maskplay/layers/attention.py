@@ -140,11 +140,18 @@ class Attention(keras.layers.Layer):
     ) -> Any:
         if causal and (visible is not None or cache is not None):
             raise ValueError(f"{self.name}: causal=True stands alone; combine rules in the mask instead")
-        query, key, value = (self._heads(dense(x)) for dense in (self.query, self.key, self.value))
+        # Flat: under JAX a kernel's gradient over two token axes is a transposing copy and a slower product.
+        flat, length = ops.reshape(x, (-1, x.shape[-1])), ops.shape(x)[1]
+        query, key, value = (
+            ops.reshape(dense(flat), (-1, length, self.num_heads, self.head_size))
+            for dense in (self.query, self.key, self.value)
+        )
         if self.position is not None:
             if positions is None:
-                positions = ops.arange(ops.shape(x)[1])
+                positions = ops.arange(length)
             query, key = self.position(query, positions), self.position(key, positions)
+        # Scaled here: in half precision the plain product of long vectors may overflow.
+        query = query / math.sqrt(self.head_size)
         if cache is not None:
             cache = {
                 "keys": ops.slice_update(cache["keys"], (0, start, 0, 0), ops.cast(key, cache["keys"].dtype)),
@@ -161,6 +168,7 @@ class Attention(keras.layers.Layer):
                     key,
                     value,
                     mask=visible,
+                    scale=1.0,
                     is_causal=causal,
                     flash_attention=None if visible is None else False,
                 ),
@@ -170,17 +178,14 @@ class Attention(keras.layers.Layer):
                 # Kernels spread a row that sees nothing evenly; by the library's rule it is 0.
                 alive = ops.transpose(ops.any(visible, axis=-1, keepdims=True), (0, 2, 1, 3))
                 mixed = ops.where(alive, mixed, ops.zeros_like(mixed))
-        output = self.output_dense(ops.reshape(mixed, (-1, ops.shape(x)[1], self.num_heads * self.head_size)))
+        output = self.output_dense(ops.reshape(mixed, (-1, self.num_heads * self.head_size)))
+        output = ops.reshape(output, (-1, length, output.shape[-1]))
         return (output, cache, probabilities) if details or cache is not None else output
-
-    def _heads(self, x: Any) -> Any:
-        return ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, self.head_size))
 
     def _written_out(
         self, query: Any, key: Any, value: Any, visible: Any, causal: bool, training: bool | None
     ) -> tuple[Any, Any]:
-        # Scaled first: in half precision the plain product of long vectors may overflow.
-        scores = ops.einsum("bqhd,bkhd->bhqk", query / math.sqrt(self.head_size), key)
+        scores = ops.einsum("bqhd,bkhd->bhqk", query, key)
         if causal:
             at = ops.arange(ops.shape(query)[1])
             visible = (at[None, :] <= at[:, None])[None, None]
