@@ -106,14 +106,26 @@ class Classify(keras.Model):
 
     # Training and using it as a Keras model, with examples in place of arrays
 
-    def compile(self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
-        """As `keras.Model.compile`; by default AdamW at 2e-5, cross-entropy of the logits, and accuracy."""
-        super().compile(
-            optimizer=keras.optimizers.AdamW(2e-5) if optimizer is None else optimizer,
-            loss=_cross_entropy() if loss is None else loss,
-            metrics=["accuracy"] if metrics is None else metrics,
-            **kwargs,
-        )
+    def compile(
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """As `keras.Model.compile`; by default AdamW at 2e-5, cross-entropy of the logits, and accuracy.
+
+        The defaults leave out rows of weight 0, with which `Batches` may fill up a batch.
+        """
+        if optimizer is None:
+            optimizer = keras.optimizers.AdamW(2e-5)
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+        if metrics is None and weighted_metrics is None:
+            weighted_metrics = ["accuracy"]
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; `x` and `validation_data` may be examples.
@@ -204,8 +216,12 @@ class Classify(keras.Model):
         match example:
             case str() if not labelled:
                 text = example
-            case tuple() | list() if len(example) in ((2, 3) if labelled else (1, 2)):
-                text, text2, label = (*example[:-1], None, example[-1])[:3] if labelled else (*example, None, None)[:3]
+            case [text, label] if labelled:
+                pass
+            case [text, text2, label] if labelled:
+                pass
+            case [text, text2] if not labelled:
+                pass
             case Mapping():
                 text, text2, label = (example.get(name) for name in ("text", "text2", "label"))
             case _:
@@ -317,11 +333,6 @@ class Classify(keras.Model):
         """All weights by the paths that checkpoints have, wherever the encoder was built."""
         parts = {"encoder": self.encoder, "pooler": self.pooler, "classifier": self.classifier}
         return {f"{part}/{name}": weight for part in parts for name, weight in named_weights(parts[part]).items()}
-
-
-def _cross_entropy() -> keras.losses.Loss:
-    # Rows that only fill up a batch weigh nothing, in the sum and in what it is divided by.
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
 
 def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:

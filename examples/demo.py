@@ -1,0 +1,125 @@
+"""What `make demo` runs: train a small classifier from nothing, compare it, save it, and let it read your lines.
+
+    python examples/demo.py                     the reviews that come with maskplay (Chinese, 好评 or 差评)
+    DATA=reviews.tsv python examples/demo.py    your own file with columns text and label; a fifth of it is the test
+    echo 太好吃了 | python examples/demo.py      classify lines from a pipe afterwards
+
+Without DATA it takes about a minute on two CPU cores, and reaches 0.84 on the test; logistic regression on character
+n-grams reaches 0.89, always saying the same 0.50 (seed 0, JAX).
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import maskplay as mp
+from maskplay import demo
+from maskplay.cli.fit import fresh, optimizer, split
+from maskplay.tables import Example, read_examples
+
+SEED, EPOCHS, BATCH, RATE = 0, 10, 32, 1e-3
+SENTENCES = ("房间干净，服务热情，下次还住这里。", "用了三天就坏了，客服还不理人。", "剧情拖沓，看得我直犯困。")
+
+
+def train_from_nothing(
+    train: Sequence[Example], labels: Sequence[str], epochs: int, max_length: int | None = None, buckets: int = 2
+) -> mp.plays.Classify:
+    """Two fresh layers over the characters of the training texts, trained; the progress is printed."""
+    keras.utils.set_random_seed(SEED)
+    play = mp.plays.Classify(fresh(train), labels, max_length=max_length, dropout=0.3)
+    batches = play.batches(train, BATCH, seed=SEED, buckets=buckets)
+    play.compile(optimizer(RATE, epochs * len(batches)))
+    play.fit(batches, epochs=epochs, verbose=2)
+    return play
+
+
+def bag_of_words(train: Sequence[Example], test: Sequence[Example], analyzer: str) -> float | None:
+    """The accuracy of logistic regression on tf-idf n-grams; None without scikit-learn."""
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        return None
+    longest = 3 if analyzer == "char" else 2
+    vectors = TfidfVectorizer(analyzer=analyzer, ngram_range=(1, longest), sublinear_tf=True)
+    texts = [[f"{example.text} {example.text2 or ''}" for example in some] for some in (train, test)]
+    model = LogisticRegression(C=10, max_iter=1000)
+    model.fit(vectors.fit_transform(texts[0]), [example.label for example in train])
+    return float(model.score(vectors.transform(texts[1]), [example.label for example in test]))
+
+
+def print_scores(play: mp.plays.Classify, train: Sequence[Example], test: Sequence[Example], analyzer: str) -> None:
+    """Accuracy on the test set beside two baselines."""
+    truth = [example.label for example in test]
+    commonest, count = Counter(example.label for example in train).most_common(1)[0]
+    ours = np.mean([guess == label for guess, label in zip(play.predict(list(test)), truth)])
+    counted = bag_of_words(train, test, analyzer)
+    print(f"\naccuracy on {len(test)} test examples")
+    print(f"  always saying {commonest:<22} {np.mean([label == commonest for label in truth]):.3f}")
+    if counted is None:
+        print("  logistic regression on n-grams: needs scikit-learn: pip install 'maskplay[baselines]'")
+    else:
+        print(f"  logistic regression on n-grams       {counted:.3f}")
+    print(f"  this encoder, trained from nothing   {ours:.3f}")
+    if counted is not None and ours < counted:
+        print("  Counting n-grams wins: so few texts do not teach a fresh encoder the language.")
+
+
+def answer_lines(play: mp.plays.Classify) -> None:
+    """Classify what is typed or piped in; without either, three sentences of ours."""
+    if sys.stdin.isatty():
+        print("\nType a text and press Enter; an empty line ends.")
+        while line := input("> ").strip():
+            answer(play, line)
+        return
+    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    print("\nYour lines:" if lines else "\nNo input; three sentences:")
+    for line in lines or SENTENCES:
+        answer(play, line)
+
+
+def answer(play: mp.plays.Classify, line: str) -> None:
+    scores = play.probabilities([line])[0]
+    print(f"  {play.labels[scores.argmax()]} {scores.max():.0%}  {line}")
+
+
+def main() -> None:
+    """Train, compare, save, reload, answer."""
+    start = time.monotonic()
+    if own := os.environ.get("DATA"):
+        examples = read_examples(own, labelled=True)
+        train, test = split(examples, 0.2, SEED, own)
+        print(f"{own}: {len(train)} examples to train on, {len(test)} held out as a test")
+    else:
+        train, test = (read_examples(demo.path(f"reviews_{part}.tsv"), labelled=True) for part in ("train", "test"))
+        print(f"The bundled reviews: {len(train)} to train on, {len(test)} as a test.")
+    labels = sorted({str(example.label) for example in train})
+    if len(labels) < 2:
+        raise mp.DataError(f"{own}: expected at least two labels, found only {labels[0]!r}")
+    print("A small encoder is trained from nothing: fresh weights, no pretraining, these texts are all it ever sees.\n")
+    play = train_from_nothing(train, labels, EPOCHS)
+    print_scores(play, train, test, "char")
+    with tempfile.TemporaryDirectory() as folder:
+        play.save(Path(folder) / "reviews")
+        again = mp.load(Path(folder) / "reviews")
+        same = again.predict(list(test)) == play.predict(list(test))
+    print(f"\nSaved and loaded again: its {len(test)} answers are {'the same' if same else 'NOT the same'}.")
+    print(f"({time.monotonic() - start:.0f} s)")
+    answer_lines(again)
+    sys.exit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except mp.UserError as error:
+        sys.exit(f"demo: {error}")
+    except (KeyboardInterrupt, EOFError):
+        sys.exit("\ndemo: interrupted")

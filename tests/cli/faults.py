@@ -1,0 +1,35 @@
+"""How the tests call the command line: in this process, or in one of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskplay.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-c", "from maskplay.cli import main; main()"]
+
+
+def call(*arguments: object) -> int:
+    """Run a command in this process; its exit code."""
+    with pytest.raises(SystemExit) as exit:
+        main([str(argument) for argument in arguments])
+    return int(exit.value.code or 0)
+
+
+def start(*arguments: object, **options) -> subprocess.Popen:
+    """Start a command in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, text=True, **options)
+
+
+def fault(capfd: pytest.CaptureFixture, *arguments: object) -> str:
+    """Run a command that must fail: exit code 2, nothing on stdout, one line on stderr, which is returned."""
+    code = call(*arguments)
+    out, err = capfd.readouterr()
+    assert (code, out) == (2, ""), err
+    assert err.startswith("maskplay: ") and err.endswith("\n") and err.count("\n") == 1, err
+    return err.removeprefix("maskplay: ").strip()

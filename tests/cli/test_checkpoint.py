@@ -1,0 +1,119 @@
+"""`maskplay inspect`, `convert` and `fill` on tiny checkpoints."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import maskplay as mp
+from cli.faults import call, fault
+
+TEXT = "科学[MASK][MASK]是第一生产力"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> mp.Pretrained:
+    keras.utils.set_random_seed(0)
+    tokenizer = mp.Tokenizer.from_characters(["科学技术是第一生产力"], max_size=100)
+    config = mp.Config(
+        vocab_size=len(tokenizer), hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16, max_positions=32
+    )
+    return mp.Pretrained(mp.LanguageModel(config), tokenizer)
+
+
+@pytest.fixture(params=["google", "huggingface", "maskplay"])
+def folder(request, tiny: mp.Pretrained, tmp_path: Path) -> Path:
+    tiny.save(tmp_path / request.param, format=request.param)
+    return tmp_path / request.param
+
+
+def test_inspect_says_what_it_is(capfd, folder: Path) -> None:
+    assert call("inspect", folder) == 0
+    out = capfd.readouterr().out
+    container = "tensorflow" if folder.name == "google" else "safetensors"
+    assert f": {container}, written in {folder.name}'s names, family bert" in out
+    for line in ("heads        pooler, nsp, mlm", "left over    none", "problems     none", "left empty   none"):
+        assert line in out
+    assert "hidden_size 8" in out and "num_layers 2" in out
+
+
+def test_inspect_as_json(capfd, folder: Path, tiny: mp.Pretrained) -> None:
+    assert call("inspect", folder, "--json") == 0
+    report = json.loads(capfd.readouterr().out)
+    parameters = sum(int(np.prod(weight.shape)) for weight in tiny.network.weights)
+    assert report["dialect"] == folder.name and report["config"]["hidden_size"] == 8
+    assert (report["parameters"], report["bytes"], report["tensors"]) == (
+        parameters,
+        4 * parameters,
+        len(report["filled"]),
+    )
+    assert report["left_over"] == report["left_empty"] == report["problems"] == []
+    assert "encoder/block_1/attention/query/kernel" in report["filled"]
+
+
+def test_inspect_lists_tensors(capfd, folder: Path) -> None:
+    assert call("inspect", folder, "--tensors") == 0
+    rows = [line.split("\t") for line in capfd.readouterr().out.splitlines() if "\t" in line]
+    assert ["float32", "[8, 16]", "encoder/block_1/feed/inner/kernel"] in [row[1:] for row in rows] or [
+        "float32", "[16, 8]", "encoder/block_1/feed/inner/kernel"] in [row[1:] for row in rows]  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["google", "huggingface", "maskplay"])
+def test_convert_keeps_every_number(capfd, folder: Path, tiny: mp.Pretrained, tmp_path: Path, to: str) -> None:
+    assert call("convert", folder, tmp_path / "out", "--to", to) == 0
+    assert capfd.readouterr().out.startswith(f"{tmp_path / 'out'}: Pretrained(bert, 2 layers")
+    back = mp.load(tmp_path / "out")
+    for one, other in zip(tiny.network.weights, back.network.weights):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+    assert back.tokenizer == tiny.tokenizer
+
+
+def test_fill(capfd, folder: Path, tiny: mp.Pretrained) -> None:
+    assert call("fill", folder, TEXT, "--top", 3) == 0
+    rows = [line.split("\t") for line in capfd.readouterr().out.splitlines()]
+    assert [row[2] for row in rows] == [candidate.text for candidate in tiny.fill(TEXT, top=3)]
+    assert call("fill", folder, TEXT, "--top", 3, "--json") == 0
+    objects = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [found["text"] for found in objects] == [row[2] for row in rows] and set(objects[0]) == {
+        "token",
+        "score",
+        "text",
+    }
+
+
+def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "bert")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "one.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    for command in (["inspect"], ["fill", TEXT], ["convert", tmp_path / "out", "--to", "google"]):
+        name, *rest = command
+        assert "no such file or folder" in fault(capfd, name, tmp_path / "nowhere", *rest)
+        assert "no checkpoint in this folder" in fault(capfd, name, tmp_path / "empty", *rest)
+        assert "not a checkpoint" in fault(capfd, name, tmp_path / "notes.txt", *rest)
+        assert "\\0" in fault(capfd, name, "a\0b", *rest) or True
+    assert "expected a text with [MASK] in it" in fault(capfd, "fill", tmp_path / "bert", "科学")
+    assert "no model is bundled" in fault(capfd, "fill", "bundled:zh-small", TEXT)
+    taken = fault(capfd, "convert", tmp_path / "bert", tmp_path / "thesis", "--to", "google")
+    assert "holds files that maskplay did not write" in taken
+    assert "'--to'" in fault(capfd, "convert", tmp_path / "bert", tmp_path / "out", "--to", "word")
+    assert "--to" in fault(capfd, "convert", tmp_path / "bert", tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["bert", "empty", "notes.txt", "thesis"]
+
+
+def test_a_play_is_no_checkpoint(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    mp.plays.Classify(tiny, ["a", "b"]).save(tmp_path / "play")
+    assert "found a trained play" in fault(capfd, "fill", tmp_path / "play", TEXT)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_that_cannot_be_written_is_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "bert")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "Permission denied" in fault(
+        capfd, "convert", tmp_path / "bert", tmp_path / "locked" / "a", "--to", "google"
+    )

@@ -1,0 +1,293 @@
+"""`maskplay fit`, `predict`, `evaluate`: a model from a file, what each file's fault looks like, and a run that is killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import maskplay as mp
+from cli.faults import call, fault, start
+from maskplay.cli.fit import split
+from maskplay.tables import Example
+
+SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--no-length-buckets")
+GOOD, BAD = "好棒香甜美", "差烂苦臭丑"
+
+
+def table(path: Path, count: int, seed: int = 0, labels: tuple[str, str] = ("坏", "好")) -> Path:
+    """Texts of 6 characters in which one tells the label."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        text = list(draw.choice(list("这个东西我们买了一天用来看"), 6))
+        text[draw.integers(6)] = draw.choice(list(GOOD if i % 2 else BAD))
+        rows.append(f"{''.join(text)}\t{labels[i % 2]}")
+    path.write_text("\n".join(["text\tlabel", *rows, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    return {"train": table(folder / "train.tsv", 160), "dev": table(folder / "dev.tsv", 64, seed=1)}
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("model") / "reviews"
+    assert call("fit", "classify", files["train"], "--dev", files["dev"], "--out", out, "--epochs", 8, "--batch-size", 16,
+                "--learning-rate", 5e-3, *SMALL) == 0  # fmt: skip
+    return out
+
+
+# A model from a file
+
+
+def test_the_folder_is_whole_and_opens(trained: Path) -> None:
+    assert sorted(os.listdir(trained.parent)) == ["reviews"]
+    play = mp.load(trained)
+    assert play.labels == ("坏", "好")
+
+
+def test_metrics_tell_the_run(trained: Path, files: dict[str, Path]) -> None:
+    report = json.loads((trained / "metrics.json").read_text("utf-8"))
+    assert report["examples"] == {"train": {"all": 160, "坏": 80, "好": 80}, "dev": {"all": 64, "坏": 32, "好": 32}}
+    assert len(report["epochs"]) == 8 and report["dev"]["majority"] == 0.5
+    best = max(report["epochs"], key=lambda epoch: epoch["val_accuracy"])
+    assert report["best_epoch"] == best["epoch"] and report["dev"]["accuracy"] == pytest.approx(best["val_accuracy"])
+    assert report["dev"]["accuracy"] > 0.9
+    assert report["settings"]["--seed"] == 0 and report["versions"]["keras"]
+
+
+def test_predict(capfd, trained: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in files["dev"].read_text("utf-8").splitlines()[1:]]
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text, _ in rows), encoding="utf-8")
+    play = mp.load(trained)
+    for file in (tmp_path / "texts.txt", files["dev"]):
+        assert call("predict", trained, file) == 0
+        assert capfd.readouterr().out.splitlines() == play.predict([text for text, _ in rows])
+    assert call("predict", trained, tmp_path / "texts.txt", "--json") == 0
+    objects = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [found["text"] for found in objects] == [text for text, _ in rows]
+    assert set(objects[0]["scores"]) == {"坏", "好"} and sum(objects[0]["scores"].values()) == pytest.approx(
+        1, abs=1e-5
+    )
+    assert all(max(found["scores"], key=found["scores"].get) == found["label"] for found in objects)
+
+
+def test_predict_reads_a_pipe(trained: Path) -> None:
+    process = start("predict", trained, "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate("这个好\n\n这个差\n")
+    assert process.returncode == 0 and len(out.splitlines()) == 3, err
+
+
+def test_evaluate(capfd, trained: Path, files: dict[str, Path]) -> None:
+    assert call("evaluate", trained, files["dev"], "--json") == 0
+    figures = json.loads(capfd.readouterr().out)
+    report = json.loads((trained / "metrics.json").read_text("utf-8"))
+    assert figures == report["dev"] and figures["macro_f1"] > 0.9
+    assert call("evaluate", trained, files["dev"]) == 0
+    assert capfd.readouterr().out.splitlines()[1] == f"accuracy  {figures['accuracy']:.4f}"
+
+
+def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer = mp.Tokenizer.from_characters([files["train"].read_text("utf-8")], max_size=200)
+    config = mp.Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_positions=32
+    )
+    mp.Pretrained(mp.LanguageModel(config), tokenizer).save(tmp_path / "bert", format="google")
+    small = table(tmp_path / "small.tsv", 16)
+    arguments = ["fit", "classify", small, "--dev", small, "--model", tmp_path / "bert", "--epochs", 1]
+    assert call(*arguments, "--out", tmp_path / "out", "--max-length", 12) == 0
+    play = mp.load(tmp_path / "out")
+    assert play.config.intermediate_size == 16 and play.max_length == 12
+    capfd.readouterr()
+    assert "has its own shape" in fault(capfd, *arguments, "--out", tmp_path / "b", "--num-layers", 2)
+    assert "found a trained play" in fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "out",
+                                           "--out", tmp_path / "b")  # fmt: skip
+
+
+def test_without_dev_every_label_is_held_out() -> None:
+    examples = [Example(str(i), None, "abc"[min(i % 10, 2)], i + 2) for i in range(100)]
+    kept, held_out = split(examples, 0.1, 0, "train.tsv")
+    assert len(kept) + len(held_out) == 100 and not {e.line for e in kept} & {e.line for e in held_out}
+    counts = [sum(e.label == label for e in held_out) for label in "abc"]
+    assert counts == [1, 1, 8]
+    assert split(examples, 0.1, 0, "")[1] == held_out != split(examples, 0.1, 1, "")[1]
+    with pytest.raises(mp.DataError, match="train.tsv, line 102: the only example of 'd'"):
+        split([*examples, Example("x", None, "d", 102)], 0.1, 0, "train.tsv")
+
+
+# Files that cannot be used
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+BROKEN = {
+    "missing": (None, "missing.tsv: cannot be read (No such file or directory)"),
+    "empty": (b"", "expected a header with a column 'text'"),
+    "header_only": (b"text\tlabel\n", "expected at least one example, found none"),
+    "unlabelled": (b"text\nabc\n", "line 2: expected a label, found none"),
+    "utf8": ("text\tlabel\n好\t好\n".encode() + b"\xff\xfe\ta\n", "line 3: expected UTF-8, found byte 0xff"),
+    "long": (b"text\tlabel\n" + b"x" * 10 * 2**20 + b"\ta\n", "line 2: expected at most 1048576 bytes, found 10485762"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("command", ["fit", "dev", "predict", "evaluate"])
+def test_a_broken_file_is_one_line(capfd, trained, files, tmp_path: Path, name: str, command: str) -> None:
+    content, told = BROKEN[name]
+    path = tmp_path / f"{name}.tsv" if content is None else written(tmp_path / f"{name}.tsv", content)
+    if (command, name) == ("predict", "unlabelled"):
+        pytest.skip("texts need no label")
+    arguments = {
+        "fit": ["fit", "classify", path, "--out", tmp_path / "out"],
+        "dev": ["fit", "classify", files["train"], "--dev", path, "--out", tmp_path / "out"],
+        "predict": ["predict", trained, path],
+        "evaluate": ["evaluate", trained, path],
+    }
+    assert told in fault(capfd, *arguments[command])
+    assert set(os.listdir(tmp_path)) <= {path.name}
+
+
+def test_labels_that_do_not_fit_are_one_line(capfd, trained: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    one = written(tmp_path / "one.tsv", "text\tlabel\n好\t好\n棒\t好\n".encode())
+    assert fault(capfd, "fit", "classify", one, "--out", tmp_path / "out") == (
+        f"{one}: expected at least two labels, found only '好'"
+    )
+    strange = written(tmp_path / "strange.tsv", "text\tlabel\n好\t好\n棒\t中\n".encode())
+    assert fault(capfd, "fit", "classify", files["train"], "--dev", strange, "--out", tmp_path / "out") == (
+        f"{strange}, line 3: the label '中' does not occur in {files['train']}; known are 坏, 好"
+    )
+    assert fault(capfd, "evaluate", trained, strange) == (
+        f"{strange}, line 3: the label '中' does not occur in {trained}; known are 坏, 好"
+    )
+    assert sorted(os.listdir(tmp_path)) == ["one.tsv", "strange.tsv"]
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--epochs", "0"], "--epochs"),
+        (["--epochs", "many"], "--epochs"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--learning-rate", "-1"], "--learning-rate: expected a number above 0, found -1.0"),
+        (["--learning-rate", "nan"], "--learning-rate: expected a number above 0, found nan"),
+        (["--seed", "-1"], "--seed"),
+        (["--patience", "0"], "--patience"),
+        (["--hidden-size", "15"], "hidden_size 15 is not a multiple of num_heads 4"),
+        (["--model", "bundled:zh-small"], "bundled:zh-small: no model is bundled with this version"),
+        (["--model", "no/such/folder/anywhere"], "no/such/folder/anywhere: no such file or folder"),
+    ],
+)
+def test_an_impossible_option_is_one_line(capfd, files, tmp_path: Path, options: list[str], told: str) -> None:
+    code = call("fit", "classify", files["train"], "--dev", files["dev"], "--out", tmp_path / "out", *options)
+    err = capfd.readouterr().err
+    assert code == 2 and err.splitlines()[-1].startswith("maskplay: ") and told in err.splitlines()[-1]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_taken_name_is_told_before_training(capfd, files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "one.txt").write_text("x")
+    for out, told in ((tmp_path / "thesis", "holds files that maskplay did not write"), (files["dev"], "found a file")):
+        assert told in fault(capfd, "fit", "classify", files["train"], "--dev", files["dev"], "--out", out)
+
+
+def test_what_is_no_play_is_one_line(capfd, files: dict[str, Path], tmp_path: Path) -> None:
+    assert "no such folder" in fault(capfd, "predict", tmp_path / "nothing", files["dev"])
+    assert "expected a folder written by a play's save" in fault(capfd, "predict", tmp_path, files["dev"])
+    (tmp_path / "maskplay.json").write_text("{")
+    assert "not valid JSON" in fault(capfd, "evaluate", tmp_path, files["dev"])
+
+
+# A run that is killed
+
+
+def command(files: dict[str, Path], out: Path, *more: object) -> list[object]:
+    return ["fit", "classify", files["train"], "--dev", files["dev"], "--out", out, "--epochs", 40, "--batch-size", 8,
+            "--save-every", 0, *SMALL, *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert start(*command(files, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL).wait() == 0
+    return out
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def test_a_killed_run_goes_on_and_ends_like_a_whole_one(capfd, files, whole: Path, tmp_path: Path) -> None:
+    out, running = tmp_path / "out", tmp_path / "out.running"
+    chance = random.Random(0)
+    kills = 0
+    for _ in range(3):
+        process = start(*command(files, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        before = (running / "state.safetensors").stat().st_mtime_ns if running.exists() else 0
+        wait_for(running / "state.safetensors", process)
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end:
+            if (running / "state.safetensors").stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.8))
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if out.exists():
+            break
+        assert running.exists()
+    assert kills
+    process = start(*command(files, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    printed, told = process.communicate()
+    assert process.returncode == 0 and printed == f"{out}\n"
+    assert "going on with the run that stopped in epoch" in told
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+    ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
+    one, other = (json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (out, whole))
+    assert one["epochs"] == other["epochs"] and one["dev"] == other["dev"]
+
+
+def test_ctrl_c_leaves_a_run_to_go_on_with(capfd, files, tmp_path: Path) -> None:
+    out, running = tmp_path / "out", tmp_path / "out.running"
+    process = start(*command(files, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    wait_for(running / "state.safetensors", process)
+    process.send_signal(signal.SIGINT)
+    printed, told = process.communicate()
+    assert process.returncode == 130 and printed == "", told
+    assert told.splitlines()[-1] == "maskplay: interrupted" and "Traceback" not in told
+    assert os.listdir(tmp_path) == ["out.running"]
+    # The same command with another setting is refused by name, and --restart begins afresh.
+    err = fault(capfd, *command(files, out, "--seed", 1))
+    assert f"{running}: holds an unfinished run with --seed 0, now it is 1" in err and "--restart" in err
+    assert "now it is" in fault(capfd, *command({**files, "train": files["dev"]}, out))
+    small = command(files, out, "--restart", "--epochs", 1)
+    assert call(*small) == 0
+    assert "going on" not in capfd.readouterr().err and os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_disk_is_one_line(trained: Path, files: dict[str, Path]) -> None:
+    with open("/dev/full", "w") as full:
+        process = start("predict", trained, files["dev"], stdout=full, stderr=subprocess.PIPE)
+        _, told = process.communicate()
+    assert process.returncode == 2 and told == "maskplay: No space left on device\n"

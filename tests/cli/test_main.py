@@ -1,0 +1,71 @@
+"""The frame of the command line: help, version, exit codes, interruptions."""
+
+import subprocess
+
+import pytest
+
+from cli.faults import call, fault, start
+from maskplay import cli
+from maskplay.cli import main
+
+
+def test_help_lists_every_command(capfd) -> None:
+    assert call("--help") == 0
+    out = capfd.readouterr().out
+    for command in ("fit", "predict", "evaluate", "fill", "inspect", "convert", "show"):
+        assert f"  {command} " in out
+
+
+@pytest.mark.parametrize("command", ["fit classify", "predict", "evaluate", "fill", "inspect", "convert", "show mask"])
+def test_every_command_has_help(capfd, command: str) -> None:
+    assert call(*command.split(), "--help") == 0
+    assert f"Usage: maskplay {command}" in capfd.readouterr().out
+
+
+def test_version(capfd) -> None:
+    assert call("--version") == 0
+    assert capfd.readouterr().out.startswith("maskplay ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["fit"], ["sing"], ["--loud"], ["show", "mask"], ["predict", "a", "b", "c"]])
+def test_wrong_usage_is_one_line(capfd, arguments: list[str]) -> None:
+    assert "--help" in fault(capfd, *arguments)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+def test_ctrl_c_is_130(monkeypatch, capfd) -> None:
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maskplay.cli.checkpoint.describe", interrupted)
+    assert call("inspect", "anything") == 130
+    assert capfd.readouterr() == ("", "maskplay: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "a.svg"), "a.svg: Is a directory"),
+    ],
+)
+def test_the_systems_faults_are_one_line(monkeypatch, capfd, error: OSError, told: str) -> None:
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("maskplay.cli.checkpoint.describe", fails)
+    assert fault(capfd, "inspect", "anything") == told
+
+
+def test_a_reader_that_stops_reading_is_no_fault() -> None:
+    process = start("show", "mask", "causal()", "--n", 500, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    error = process.stderr.read()
+    assert process.wait() in (0, 1) and "Traceback" not in error and "BrokenPipe" not in error

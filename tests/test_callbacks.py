@@ -1,0 +1,204 @@
+"""Resume: a run stopped after any batch ends with the weights of one that was never stopped."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from maskplay.batches import Batches
+from maskplay.callbacks import BEST, STATE, Resume
+from maskplay.errors import UserError
+
+EPOCHS, STEPS = 3, 5
+
+
+class Stop(keras.callbacks.Callback):
+    """Ctrl-C after so many batches."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+class Bag(keras.Model):
+    """A bag of token vectors: small, with dropout, so that the state of a random generator matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = keras.layers.Embedding(50, 8)
+        self.dropout = keras.layers.Dropout(0.3)
+        self.scores = keras.layers.Dense(2)
+
+    def call(self, inputs, training=None):
+        return self.scores(keras.ops.mean(self.dropout(self.table(inputs["tokens"]), training=training), axis=1))
+
+
+def model(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    made = Bag()
+    made.compile(
+        keras.optimizers.AdamW(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
+    made(data()[0][0])
+    return made
+
+
+def data(seed: int = 0, examples: int = 8 * STEPS) -> Batches:
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(1, 50, (examples, 6))
+    return Batches(tokens.tolist(), targets=(tokens.sum(axis=1) > 150).astype("int32"), batch_size=8, seed=seed)
+
+
+def run(folder: Path, stop: int | None = None, **options) -> tuple[Resume, list[np.ndarray]]:
+    resume = Resume(folder, {"seed": 0}, **{"every": 0, **options})
+    trained = model()
+    extra = [] if stop is None else [Stop(stop)]
+    resume.fit(trained, data(), EPOCHS, dev(), extra)
+    return resume, [keras.ops.convert_to_numpy(weight) for weight in trained.weights]
+
+
+def dev() -> tuple:
+    inputs, targets = Batches(
+        np.random.default_rng(1).integers(1, 50, (16, 6)).tolist(), targets=np.arange(16) % 2, batch_size=16
+    )[0]
+    return inputs, targets
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Resume, list[np.ndarray]]:
+    return run(tmp_path_factory.mktemp("whole") / "running")
+
+
+@pytest.mark.parametrize("stop", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, EPOCHS * STEPS])
+def test_a_stopped_run_ends_like_a_whole_one(whole, tmp_path: Path, stop: int, monkeypatch) -> None:
+    monkeypatch.setattr("maskplay.callbacks.PAUSE", 0)  # save after every batch
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "running", stop)
+    place = Resume(tmp_path / "running", {"seed": 0})
+    assert place.found and place.epoch * STEPS + place.batch in (stop, stop - 1)
+    resume, weights = run(tmp_path / "running")
+    assert resume.history == whole[0].history
+    for one, other in zip(weights, whole[1]):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_stopped_again_and_again(whole, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("maskplay.callbacks.PAUSE", 0)
+    for stop in (2, 1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "running", stop)
+    _, weights = run(tmp_path / "running")
+    for one, other in zip(weights, whole[1]):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_run_that_starts_over_differs(whole, tmp_path: Path) -> None:
+    # The control: had the state been lost, the comparison above would see it.
+    trained = model()
+    inputs, targets = data()[0]
+    trained.train_on_batch(inputs, targets)
+    Resume(tmp_path / "running", {}).fit(trained, data(), EPOCHS, dev())
+    first = keras.ops.convert_to_numpy(trained.weights[0])
+    assert np.abs(first - whole[1][0]).max() > 1e-4
+
+
+def test_a_data_set_of_one_batch(tmp_path: Path) -> None:
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(one.epoch)
+
+    one = data(examples=8)
+    Resume(tmp_path / "running", {}).fit(model(), one, 3, dev(), [Watch()])
+    assert seen == [0, 1, 2]
+
+
+def test_the_best_epoch_stays(tmp_path: Path) -> None:
+    class Worse(keras.callbacks.Callback):
+        """Ruins the weights after the first epoch, before it is judged a second time."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                for weight in self.model.weights:
+                    weight.assign(weight * np.nan)
+
+    kept: list[np.ndarray] = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                kept.extend(keras.ops.convert_to_numpy(weight) for weight in self.model.weights)
+
+    trained = model()
+    resume = Resume(tmp_path / "running", {}, monitor="accuracy_of_ours")
+
+    class Judge(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["accuracy_of_ours"] = [0.5, 0.4, 0.5][epoch]
+
+    # Callbacks see the same logs, one after the other: the judge must come before.
+    original = resume.on_epoch_end
+    resume.on_epoch_end = lambda epoch, logs=None: (Judge().on_epoch_end(epoch, logs), original(epoch, logs))[1]
+    resume.fit(trained, data(), EPOCHS, dev(), [Worse(), Keep()])
+    assert resume.best is not None and resume.best["epoch"] == 1
+    for one, other in zip(kept, trained.weights):
+        np.testing.assert_array_equal(one, keras.ops.convert_to_numpy(other))
+
+
+def test_patience_ends_a_run(tmp_path: Path) -> None:
+    trained = model()
+    trained.optimizer.learning_rate = 0.0  # nothing gets better
+    resume = Resume(tmp_path / "running", {}, patience=2)
+    resume.fit(trained, data(), 9, dev())
+    assert len(resume.history) == 3 and resume.finished_early
+    again = Resume(tmp_path / "running", {}, patience=2)
+    assert again.finished_early and again.epoch == 3
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    Resume(tmp_path / "running", {"--epochs": 3, "--model": None}).fit(model(), data(), 1, dev())
+    with pytest.raises(UserError) as error:
+        Resume(tmp_path / "running", {"--epochs": 4, "--model": None})
+    assert str(error.value) == (
+        f"{tmp_path / 'running'}: holds an unfinished run with --epochs 3, now it is 4: "
+        "repeat its settings to go on, or begin afresh (restart=True, on the command line --restart)"
+    )
+    with pytest.raises(UserError, match='with --model unset, now it is "bert"'):
+        Resume(tmp_path / "running", {"--epochs": 3, "--model": "bert"})
+    afresh = Resume(tmp_path / "running", {"--epochs": 4}, restart=True)
+    assert not afresh.found and not (tmp_path / "running").exists()
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    Resume(tmp_path / "running", {}).fit(model(), data(), 1, dev())
+    path = tmp_path / "running" / STATE
+    whole = path.read_bytes()
+    for content in (b"", whole[:50], whole[:-10], b"x" * 100):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            Resume(tmp_path / "running", {})
+    path.write_bytes((tmp_path / "running" / BEST).read_bytes())
+    with pytest.raises(UserError, match="not the state of a run"):
+        Resume(tmp_path / "running", {})
+
+
+def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    Resume(tmp_path / "running", {}).fit(model(), data(), 1, dev())
+    other = model()
+    other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    with pytest.raises(UserError, match="its tensors are not those of this model"):
+        Resume(tmp_path / "running", {}).fit(other, data(), 2, dev())
+
+
+def test_finished_runs_leave_nothing(tmp_path: Path) -> None:
+    resume, _ = run(tmp_path / "running")
+    assert sorted(path.name for path in (tmp_path / "running").iterdir()) == [BEST, STATE]
+    resume.remove()
+    assert list(tmp_path.iterdir()) == []
