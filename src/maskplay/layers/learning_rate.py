@@ -64,7 +64,7 @@ class LearningRateMultiplier(keras.layers.Wrapper):
             before = [scope.get_current_value(variable) for variable in variables]
             outputs = self.layer(inputs, *args, **kwargs)
         for variable, old in zip(variables, before):
-            new = scope.get_current_value(variable)
+            new: Any = scope.get_current_value(variable)
             if new is not old:  # the call moved it: moving statistics, a random generator
                 variable.assign(ops.cast(new / self._factor(variable), variable.dtype))
         for loss in scope.losses:
