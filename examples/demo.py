@@ -95,14 +95,14 @@ def main() -> None:
     start = time.monotonic()
     if own := os.environ.get("DATA"):
         examples = read_examples(own, labelled=True)
+        if len(found := {example.label for example in examples}) < 2:
+            raise mp.DataError(f"{own}: expected at least two labels, found only {found.pop()!r}")
         train, test = split(examples, 0.2, SEED, own)
         print(f"{own}: {len(train)} examples to train on, {len(test)} held out as a test")
     else:
         train, test = (read_examples(demo.path(f"reviews_{part}.tsv"), labelled=True) for part in ("train", "test"))
         print(f"The bundled reviews: {len(train)} to train on, {len(test)} as a test.")
     labels = sorted({str(example.label) for example in train})
-    if len(labels) < 2:
-        raise mp.DataError(f"{own}: expected at least two labels, found only {labels[0]!r}")
     print("A small encoder is trained from nothing: fresh weights, no pretraining, these texts are all it ever sees.\n")
     play = train_from_nothing(train, labels, EPOCHS)
     print_scores(play, train, test, "char")
@@ -120,6 +120,8 @@ if __name__ == "__main__":
     try:
         main()
     except mp.UserError as error:
-        sys.exit(f"demo: {error}")
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(2)
     except (KeyboardInterrupt, EOFError):
-        sys.exit("\ndemo: interrupted")
+        print("demo: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -45,11 +45,8 @@ def test_inspect_as_json(capfd, folder: Path, tiny: mp.Pretrained) -> None:
     report = json.loads(capfd.readouterr().out)
     parameters = sum(int(np.prod(weight.shape)) for weight in tiny.network.weights)
     assert report["dialect"] == folder.name and report["config"]["hidden_size"] == 8
-    assert (report["parameters"], report["bytes"], report["tensors"]) == (
-        parameters,
-        4 * parameters,
-        len(report["filled"]),
-    )
+    assert (report["parameters"], report["bytes"]) == (parameters, 4 * parameters)
+    assert report["tensors"] == len(report["filled"])
     assert report["left_over"] == report["left_empty"] == report["problems"] == []
     assert "encoder/block_1/attention/query/kernel" in report["filled"]
 
@@ -77,11 +74,8 @@ def test_fill(capfd, folder: Path, tiny: mp.Pretrained) -> None:
     assert [row[2] for row in rows] == [candidate.text for candidate in tiny.fill(TEXT, top=3)]
     assert call("fill", folder, TEXT, "--top", 3, "--json") == 0
     objects = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [found["text"] for found in objects] == [row[2] for row in rows] and set(objects[0]) == {
-        "token",
-        "score",
-        "text",
-    }
+    assert [found["text"] for found in objects] == [row[2] for row in rows]
+    assert set(objects[0]) == {"token", "score", "text"}
 
 
 def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
@@ -95,7 +89,6 @@ def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None
         assert "no such file or folder" in fault(capfd, name, tmp_path / "nowhere", *rest)
         assert "no checkpoint in this folder" in fault(capfd, name, tmp_path / "empty", *rest)
         assert "not a checkpoint" in fault(capfd, name, tmp_path / "notes.txt", *rest)
-        assert "\\0" in fault(capfd, name, "a\0b", *rest) or True
     assert "expected a text with [MASK] in it" in fault(capfd, "fill", tmp_path / "bert", "科学")
     assert "no model is bundled" in fault(capfd, "fill", "bundled:zh-small", TEXT)
     taken = fault(capfd, "convert", tmp_path / "bert", tmp_path / "thesis", "--to", "google")
@@ -108,12 +101,16 @@ def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None
 def test_a_play_is_no_checkpoint(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
     mp.plays.Classify(tiny, ["a", "b"]).save(tmp_path / "play")
     assert "found a trained play" in fault(capfd, "fill", tmp_path / "play", TEXT)
+    assert call("inspect", tmp_path / "play") == 0
+    assert f"{tmp_path / 'play'}: a trained play, classify; labels a, b\n" in capfd.readouterr().out
+    assert call("inspect", tmp_path / "play", "--json") == 0
+    report = json.loads(capfd.readouterr().out)
+    assert (report["play"], report["labels"], report["config"]["hidden_size"]) == ("classify", ["a", "b"], 8)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_place_that_cannot_be_written_is_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
     tiny.save(tmp_path / "bert")
     (tmp_path / "locked").mkdir(mode=0o500)
-    assert "Permission denied" in fault(
-        capfd, "convert", tmp_path / "bert", tmp_path / "locked" / "a", "--to", "google"
-    )
+    told = fault(capfd, "convert", tmp_path / "bert", tmp_path / "locked" / "a", "--to", "google")
+    assert "Permission denied" in told

@@ -1,16 +1,20 @@
 """`maskplay inspect`, `convert` and `fill`: what a checkpoint holds, the same in another form, and a trial of it."""
 
 import json
+import math
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from maskplay.checkpoints.load import Described, describe, summary
+from maskplay.checkpoints.files import open_tensors
+from maskplay.checkpoints.load import describe, summary
+from maskplay.checkpoints.tensors import Tensors
 from maskplay.errors import UserError
 from maskplay.pretrained import Pretrained, load
-from maskplay.storage import check_replaceable
+from maskplay.storage import MARKER, check_replaceable, read_json
 
 
 class Format(StrEnum):
@@ -27,16 +31,27 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Say what a checkpoint is and what loading it would fill, without reading a weight."""
+    if _is_play(path):
+        report: dict[str, Any] = {**_contents(open_tensors(path)), **read_json(Path(path) / MARKER)}
+        if as_json:
+            print(json.dumps(report, ensure_ascii=False, indent=2))
+        else:
+            print(f"{path}: a trained play, {report['play']}; labels {', '.join(report['labels'])}")
+            _print_contents(report)
+        return
     found = describe(path)
-    report = _report(found)
+    report = {
+        **_contents(found.tensors),
+        "config_file": None if found.config_path is None else str(found.config_path),
+        "config": found.config.to_dict(),
+        **summary(found.match),
+    }
     if as_json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return
-    described = ", ".join(f"{name} {value}" for name, value in report["config"].items() if value is not None)
     print(f"{report['path']}: {report['container']}, written in {report['dialect']}'s names, family {report['family']}")
-    print(f"config       {described}")
     print(f"config file  {report['config_file'] or 'none'}")
-    print(f"tensors      {report['tensors']}, {report['parameters']:,} numbers, {report['bytes']:,} bytes")
+    _print_contents(report)
     print(f"heads        {', '.join(report['heads']) or 'none'}")
     print(f"filled       {len(report['filled'])} weights")
     for name in ("left_empty", "left_over", "passed_over", "problems"):
@@ -49,26 +64,26 @@ def inspect(
             print(f"{name}\t{dtype}\t{list(shape)}\t{fills.get(name, '-')}")
 
 
-def _report(found: Described) -> dict[str, Any]:
-    entries = found.tensors.entries().values()
-    sizes = [(_product(entry.shape), entry.dtype.itemsize) for entry in entries]
+def _is_play(path: str) -> bool:
+    marker = Path(path) / MARKER
+    return marker.is_file() and read_json(marker).get("format") == "play"
+
+
+def _contents(tensors: Tensors) -> dict[str, Any]:
+    sizes = [(math.prod(entry.shape), entry.dtype.itemsize) for entry in tensors.entries().values()]
     return {
-        "path": str(found.tensors.path),
-        "container": found.tensors.container,
-        "config_file": None if found.config_path is None else str(found.config_path),
-        "config": found.config.to_dict(),
+        "path": str(tensors.path),
+        "container": tensors.container,
         "tensors": len(sizes),
         "parameters": sum(count for count, _ in sizes),
         "bytes": sum(count * size for count, size in sizes),
-        **summary(found.match),
     }
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+def _print_contents(report: dict[str, Any]) -> None:
+    config = ", ".join(f"{name} {value}" for name, value in report["config"].items() if value is not None)
+    print(f"config       {config}")
+    print(f"tensors      {report['tensors']}, {report['parameters']:,} numbers, {report['bytes']:,} bytes")
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from maskplay.text.tokenizer import Tokenizer
 
 app = typer.Typer(help="Train something.", rich_markup_mode=None)
 
-CHARACTERS = 8000  # most tokens of a fresh model's vocabulary
+CHARACTERS, WORDS = 8000, 8000  # the most that a fresh model's vocabulary has
 BUCKETS = 4  # lengths that batches have; each costs JAX some seconds of compilation
 HELD_OUT = 0.1
 WARM_UP = 0.1  # of all steps
@@ -166,9 +167,12 @@ def split(examples: Sequence[Example], share: float, seed: int, name: str) -> tu
 
 
 def fresh(examples: Sequence[Example], hidden_size: int = 128, num_layers: int = 2, num_heads: int = 4) -> Pretrained:
-    """A small encoder with fresh weights, and a vocabulary of the examples' characters."""
+    """A small encoder with fresh weights, and a vocabulary of the examples' characters and frequent Latin words."""
     texts = [text for example in examples for text in (example.text, example.text2 or "")]
-    tokenizer = Tokenizer.from_characters(texts, max_size=CHARACTERS)
+    characters = Tokenizer.from_characters(texts, max_size=CHARACTERS).vocab
+    words = Counter(word for text in texts for word in re.findall("[a-z0-9]{2,}", text.lower()))
+    frequent = [word for word, times in words.most_common(WORDS) if times >= 3]
+    tokenizer = Tokenizer.from_vocab([*characters, *frequent])
     config = Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
