@@ -113,7 +113,7 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return max(len(self._plan()) - self.start, 0)
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         self._served += 1
