@@ -214,9 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default=DEFAULT, help=f"some of {', '.join(PEERS)}")
     parser.add_argument("--sizes", default="small,base", help=f"some of {', '.join(SHAPES)} (default small,base)")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="rounds (default 5; at most 3 where a call takes seconds)"
-    )
+    parser.add_argument("--rounds", type=int, help="rounds (default 5, quick 3; at most 3 for training base)")
     parser.add_argument("--threads", type=int, default=1, help="1: CPU time; more: wall time (default 1)")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter with torch and transformers")
     parser.add_argument("--bert4keras-python", help="interpreter with bert4keras and tf_keras")
@@ -225,9 +223,10 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="does it run? Tiny shapes, maskplay alone, one round")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.sizes, arguments.rounds = "small", 3
+        arguments.sizes = "small"
     if arguments.smoke:
         arguments.peers, arguments.sizes, arguments.rounds = OURS, "tiny", 1
+    arguments.rounds = arguments.rounds or (3 if arguments.quick else 5)
     names, sizes = arguments.peers.split(","), arguments.sizes.split(",")
     if unknown := [name for name in names if name not in PEERS] + [size for size in sizes if size not in SHAPES]:
         parser.error(f"unknown: {', '.join(unknown)}")
