@@ -18,6 +18,7 @@ ONCE = (
     "checkpoints/test_snappy.py",
     "checkpoints/test_tensorflow_bundle.py",
     "checkpoints/test_torch_files.py",
+    "checkpoints/test_torch_legacy.py",
     "laws",
     "test_config.py",
     "test_demo_data.py",

@@ -38,9 +38,11 @@ def tensor(
     offset: int = 0,
     size: int = 6,
     kind: str = "Float",
+    view: bytes = b"",
 ) -> bytes:
-    """A pickled tensor, as torch.save writes it."""
-    storage = b"(" + text("storage") + name(f"torch.{kind}Storage") + text(key) + text("cpu") + integer(size) + b"tQ"
+    """A pickled tensor, as torch.save writes it; `view` is pickled too, and only in files that are no zip."""
+    identity = text("storage") + name(f"torch.{kind}Storage") + text(key) + text("cpu") + integer(size) + view
+    storage = b"(" + identity + b"tQ"
     sizes, steps = (b"(" + b"".join(map(integer, values)) + b"t" for values in (shape, strides))
     hooks = name("collections.OrderedDict") + b")R"
     return (

@@ -13,7 +13,7 @@ import pytest
 from checkpoints.forge import integer, name, table, tensor, text, torch_zip
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.torch_files import open_torch
-from maskplay.checkpoints.torch_pickle import MAX_PICKLE, Unreadable, read_pickle
+from maskplay.checkpoints.torch_pickle import MAX_PICKLE, Pickles, Unreadable, read_pickle
 from maskplay.errors import CheckpointError
 
 NUMBERS = np.arange(6, dtype="<f4")
@@ -102,9 +102,6 @@ def test_pytorch_agrees(tmp_path: Path) -> None:
     torch.save(linear, tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match="names 'torch.nn.modules.linear.Linear'"):
         open_torch(tmp_path / "m.pt")
-    torch.save(table, tmp_path / "m.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match="before 1.6.*torch.save"):
-        open_torch(tmp_path / "m.pt")
 
 
 class Attack:
@@ -124,6 +121,17 @@ def test_no_code_runs(tmp_path: Path, protocol: int) -> None:
     assert not sentinel.exists()
     pickle.loads(data)  # the attack itself works
     assert sentinel.exists()
+
+
+def test_texts_of_python_2() -> None:
+    assert read_pickle(b"}U\x01aT\x02\0\0\0bcs.") == {"a": "bc"}
+
+
+def test_the_limits_hold_for_all_pickles_together() -> None:
+    pickles = Pickles((b"}" * 400_000 + b".") * 3)
+    pickles.load(), pickles.load()
+    with pytest.raises(Unreadable, match="instructions"):
+        pickles.load()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -185,6 +193,10 @@ STORAGE = b"(" + text("storage") + name("torch.FloatStorage") + text("0") + text
         (tensor(offset=-1) + b".", "negative"),
         (tensor(shape=(2,)) + b".", "negative or malformed"),
         (tensor(size=-6) + b".", "not a tensor's storage"),
+        (tensor(view=b"K\x01") + b".", "malformed view"),
+        (tensor(view=b"NN") + b".", "malformed view"),
+        (tensor(view=b"(" + text("v") + integer(3) + integer(4) + b"t") + b".", "reaches outside"),
+        (tensor(view=b"(" + text("v") + integer(-1) + integer(4) + b"t") + b".", "reaches outside"),
     ],
 )
 def test_pickles_that_are_refused(data: bytes, message: str) -> None:
@@ -263,11 +275,3 @@ def test_truncated_files(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="m.bin: not a zip file, or truncated"):
         open_tensors(path)
-
-
-def test_a_truncated_file_of_the_old_form(data: Path) -> None:
-    folder = data / "ckpt_albert_tiny_zh_partial"
-    if not folder.is_dir():
-        pytest.skip("the truncated checkpoint is not among the data sets")
-    with pytest.raises(CheckpointError, match="pytorch_model.bin: written by PyTorch before 1.6"):
-        open_tensors(folder)

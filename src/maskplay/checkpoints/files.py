@@ -14,6 +14,7 @@ from maskplay.checkpoints.safetensors_files import open_safetensors
 from maskplay.checkpoints.tensorflow_bundle import open_bundle
 from maskplay.checkpoints.tensors import LazyTensor, Tensors, quoted
 from maskplay.checkpoints.torch_files import open_torch
+from maskplay.checkpoints.torch_legacy import is_tar
 from maskplay.checkpoints.zip_members import zip_names
 from maskplay.errors import CheckpointError, UserError
 from maskplay.storage import read_json
@@ -82,16 +83,16 @@ def _open_file(path: Path, verify: bool) -> Tensors:
     if name.endswith(".safetensors"):
         return open_safetensors(path)
     with open(path, "rb") as file:
-        start = file.read(8)
+        start = file.read(512)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return open_keras(path)
     if start.startswith(b"PK"):
         return _open_zip(path, verify)
-    if name.endswith((".bin", ".pt", ".pth")) and start.startswith(b"\x80"):
+    if name.endswith((".bin", ".pt", ".pth")) and (start.startswith(b"\x80") or is_tar(start)):
         return open_torch(path)
     if start.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ")):
         raise CheckpointError(f"{path}: an archive; unpack it and give the folder")
-    found = f"{len(start)} bytes" if len(start) < 8 else f"a file that begins {quoted(start)}"
+    found = f"{len(start)} bytes" if len(start) < 8 else f"a file that begins {quoted(start[:8])}"
     raise CheckpointError(f"{path}: not a checkpoint: expected {_OPENED}; found {found}")
 
 

@@ -1,54 +1,60 @@
-"""PyTorch checkpoints, read without PyTorch: a zip of one pickle (names, shapes, strides) and one member a storage.
+"""PyTorch checkpoints, read without PyTorch: a pickle (names, shapes, strides) and the storages it refers to.
 
-The pickle is interpreted by `torch_pickle`, which runs nothing; storages are mapped. Files from before PyTorch 1.6 are
-one long pickle instead of a zip, and are refused with the way to convert them.
+Since PyTorch 1.6 both are members of a zip; for the form before see `torch_legacy`. The pickle is interpreted by
+`torch_pickle`, which runs nothing; storages are mapped.
 """
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import ml_dtypes
 import numpy as np
 
 from maskplay.checkpoints.tensors import MAX_TENSORS, LazyTensor, MappedFile, Tensors, as_array, check_shape, quoted
-from maskplay.checkpoints.torch_pickle import MAX_PICKLE, StoredTensor, Unreadable, read_pickle
+from maskplay.checkpoints.torch_legacy import LegacyFile, is_tar
+from maskplay.checkpoints.torch_pickle import MAX_PICKLE, Storage, StoredTensor, Unreadable, read_pickle
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.errors import CheckpointError
 
-_DTYPES = {
-    "Float": np.dtype("<f4"),
-    "Double": np.dtype("<f8"),
-    "Half": np.dtype("<f2"),
-    "BFloat16": np.dtype(ml_dtypes.bfloat16),
-    "Long": np.dtype("<i8"),
-    "Int": np.dtype("<i4"),
-    "Short": np.dtype("<i2"),
-    "Char": np.dtype("i1"),
-    "Byte": np.dtype("u1"),
-    "Bool": np.dtype("?"),
-}
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # where training scripts keep the weights
 _MAX_DEPTH = 16
 _MAX_NAME = 4096
-_LEGACY = (
-    "written by PyTorch before 1.6 (not a zip file), which is not read; convert it once, in PyTorch: "
-    "torch.save(torch.load(path, weights_only=True), path)"
-)
+_Locate = Callable[[Storage, str], int]  # where a storage's bytes begin, once it is known that they are all there
 
 
 def open_torch(path: str | os.PathLike[str]) -> Tensors:
-    """The tensors of `pytorch_model.bin` or another file of `torch.save`.
+    """The tensors of `pytorch_model.bin` or another file of `torch.save`, of any version since 0.1.10.
 
     A dict under `state_dict`, `model_state_dict`, `model` or `module` is taken for the weights; other nested dicts
     give names joined by dots.
 
     Raises:
-        CheckpointError: the file is of the old form, truncated or damaged, or its pickle asks for more than tensors.
+        CheckpointError: the file is truncated or damaged, its pickle asks for more than tensors, or it is of a form
+            that is not read (a tar file, a stream written on a big-endian machine).
     """
     file = MappedFile(path)
-    if bytes(file.bytes(0, min(1, file.size), "the beginning")) == b"\x80":
-        raise CheckpointError(f"{path}: {_LEGACY}")
+    start = bytes(file.bytes(0, min(512, file.size), "the beginning"))
+    if is_tar(start):
+        raise CheckpointError(
+            f"{path}: a tar file, as PyTorch wrote before 0.1.10, which is not read; if you trust it (this runs the "
+            "code in it), convert it once, in PyTorch: torch.save(torch.load(path, weights_only=False), path)"
+        )
+    try:
+        if start.startswith(b"\x80"):
+            legacy = LegacyFile(file)
+            tensors = _tensors(file, legacy.table, legacy.offset)
+            legacy.verify()
+            return tensors
+        return _open_zip(path)
+    except Unreadable as error:
+        raise CheckpointError(
+            f"{path}: its pickle is refused (nothing in it was run): {error}; "
+            "save only the model's state_dict, or convert it to safetensors"
+        ) from None
+
+
+def _open_zip(path: str | os.PathLike[str]) -> Tensors:
     archive = ZipMembers(path)
     pickles = [name for name in archive.members if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
@@ -58,13 +64,12 @@ def open_torch(path: str | os.PathLike[str]) -> Tensors:
     size = archive.members[pickles[0]].size
     if size > MAX_PICKLE:
         raise CheckpointError(f"{path}: a pickle of {size} bytes, at most {MAX_PICKLE} are read")
-    try:
-        table = read_pickle(archive.read(pickles[0]))
-    except Unreadable as error:
-        raise CheckpointError(
-            f"{path}: its pickle is refused (nothing in it was run): {error}; "
-            "save only the model's state_dict, or convert it to safetensors"
-        ) from None
+    return _tensors(archive.file, read_pickle(archive.read(pickles[0])), partial(_member, archive, folder), big)
+
+
+def _tensors(file: MappedFile, table: object, locate: _Locate, big: bool = False) -> Tensors:
+    """The tensors of a pickle, each compared with the storage that it is a view of."""
+    path = file.path
     skipped: dict[str, str] = {}
     entries: dict[str, LazyTensor] = {}
     for name, value in _flat(path, _weights(path, table, skipped)):
@@ -73,7 +78,8 @@ def open_torch(path: str | os.PathLike[str]) -> Tensors:
         if name in entries or name in skipped:
             raise CheckpointError(f"{path}: two tensors are named {quoted(name)}")
         if isinstance(value, StoredTensor):
-            entries[name] = _lazy(path, archive, folder, name, value, big)
+            what = f"tensor {quoted(name)}"
+            entries[name] = _lazy(file, name, value, locate(value.storage, what), big)
         else:
             skipped[name] = f"not a tensor but a {type(value).__name__}"
     return Tensors(path, "torch", entries, skipped)
@@ -115,41 +121,47 @@ def _flat(path: str | os.PathLike[str], table: dict[object, object]) -> Iterator
                 yield name, value
 
 
-def _lazy(
-    path: str | os.PathLike[str], archive: ZipMembers, folder: str, name: str, tensor: StoredTensor, big: bool
-) -> LazyTensor:
-    """A view of a storage, after everything it claims has been compared with the member that holds the storage."""
-    what = f"tensor {quoted(name)}"
-    storage = tensor.storage
+def _member(archive: ZipMembers, folder: str, storage: Storage, what: str) -> int:
+    """Where a storage begins in a zip, after its size has been compared with the member that holds it."""
+    path = archive.file.path
     member = f"{folder}data/{storage.key}"
-    dtype = _DTYPES[storage.kind]
     if member not in archive.members:
         raise CheckpointError(f"{path}: {what}: its storage {quoted(member)} is missing: damaged")
     if not archive.is_stored(member):
         raise CheckpointError(f"{path}: {what}: its storage is compressed; write the file with torch.save again")
-    if storage.size * dtype.itemsize > archive.members[member].size:
+    if storage.size * storage.dtype.itemsize > archive.members[member].size:
         raise CheckpointError(
             f"{path}: {what}: {archive.members[member].size} bytes cannot hold a storage of {quoted(storage.size)} "
-            f"{dtype}: damaged"
+            f"{storage.dtype}: damaged"
         )
-    shape = check_shape(archive.file.path, name, tensor.sizes)
+    return archive.offset(member)
+
+
+def _lazy(file: MappedFile, name: str, tensor: StoredTensor, offset: int, big: bool) -> LazyTensor:
+    """A view of the storage at `offset` in the file, after its shape and strides have been compared with it."""
+    what = f"tensor {quoted(name)}"
+    storage = tensor.storage
+    dtype = storage.dtype
+    size = storage.stop - storage.start
+    shape = check_shape(file.path, name, tensor.sizes)
     count = math.prod(shape)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, tensor.strides))
     # A view that repeats elements (stride 0) would grow when it is copied.
-    if count and (last >= storage.size or count > storage.size):
+    if count and (last >= size or count > size):
         raise CheckpointError(
-            f"{path}: {what}: shape {shape}, strides {quoted(tensor.strides)} and offset {quoted(tensor.offset)} "
-            f"reach outside a storage of {storage.size}: damaged"
+            f"{file.path}: {what}: shape {shape}, strides {quoted(tensor.strides)} and offset {quoted(tensor.offset)} "
+            f"reach outside a storage of {size}: damaged"
         )
-    offset = archive.offset(member)
 
     def read() -> np.ndarray:
         if not count:
             return np.zeros(shape, dtype.newbyteorder("="))
-        data = archive.file.bytes(offset, storage.size * dtype.itemsize, what)
+        reach = last + 1 - tensor.offset
+        begin = offset + (storage.start + tensor.offset) * dtype.itemsize
+        data = file.bytes(begin, reach * dtype.itemsize, what)
         if big:
             data = np.frombuffer(data, f"u{dtype.itemsize}").byteswap().data.cast("B")
-        flat = as_array(data, (storage.size,), dtype)[tensor.offset :]
+        flat = as_array(data, (reach,), dtype)
         strides = tuple(stride * flat.itemsize if size > 1 else 0 for size, stride in zip(shape, tensor.strides))
         return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
 

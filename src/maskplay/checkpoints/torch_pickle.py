@@ -9,6 +9,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+
 from maskplay.checkpoints.tensors import quoted
 
 MAX_PICKLE = 16 * 2**20  # bytes; a thousand tensors take some 200 kB
@@ -18,13 +21,25 @@ _ORDERED_DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 _STORAGES = {
-    f"torch.{kind}Storage"
-    for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.ShortStorage": np.dtype("<i2"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.BoolStorage": np.dtype("?"),
 }
 
 
 class Unreadable(ValueError):
     """The pickle is damaged, too large, or asks for something that a table of tensors does not need."""
+
+
+class CutShort(Unreadable):
+    """The bytes end before the pickle does."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +51,13 @@ class Global:
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of numbers of one kind, in the archive member `data/{key}`."""
+    """A run of `size` numbers of one kind, of which a tensor may use those from `start` to `stop`."""
 
-    kind: str
-    key: str
+    dtype: np.dtype
+    key: str  # in a zip its member is `data/{key}`
     size: int
+    start: int  # 0, and stop is size, but for the views of storages that PyTorch had before 0.4
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class StoredTensor:
 _CONSTANTS = {b"N": None, b"\x88": True, b"\x89": False}
 _EMPTY = {b"}": dict, b"]": list, b")": tuple}
 _NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
-_TEXTS = {b"X": 4, b"\x8c": 1, b"\x8d": 8}  # width of the length
+_TEXTS = {b"X": 4, b"\x8c": 1, b"\x8d": 8, b"U": 1, b"T": 4}  # width of the length; the last two are Python 2's
 _BYTES = {b"B": 4, b"C": 1, b"\x8e": 8}
 _TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 
@@ -76,23 +93,43 @@ def read_pickle(data: bytes) -> object:
         Traceback (most recent call last):
         maskplay.checkpoints.torch_pickle.Unreadable: it names 'builtins.print', which no table of tensors needs
     """
-    if len(data) > MAX_PICKLE:
-        raise Unreadable(f"a pickle of {len(data)} bytes, at most {MAX_PICKLE} are read")
-    machine = _Machine(data)
-    for _ in range(_MAX_STEPS):
-        if machine.step():
-            return machine.result
-    raise Unreadable(f"a pickle of more than {_MAX_STEPS} instructions")
+    return Pickles(data).load()
 
 
-class _Machine:
+class Pickles:
+    """Pickles that follow each other; `load` reads the next, and the limits hold for all of them together.
+
+    Attributes:
+        at: where the next one begins.
+        storages: those that the pickles read so far refer to, in that order and with repetitions.
+
+    Example:
+        >>> import pickle
+        >>> pickles = Pickles(pickle.dumps(1) + pickle.dumps("a"))
+        >>> pickles.load(), pickles.load()
+        (1, 'a')
+    """
+
     def __init__(self, data: bytes) -> None:
+        if len(data) > MAX_PICKLE:
+            raise Unreadable(f"a pickle of {len(data)} bytes, at most {MAX_PICKLE} are read")
         self.data = data
         self.at = 0
+        self.steps = 0
+        self.storages: list[Storage] = []
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
         self.result: object = None
+
+    def load(self) -> object:
+        """What the next pickle describes. Raises `Unreadable`, as `read_pickle` does."""
+        self.stack, self.marks, self.memo = [], [], {}
+        while self.steps < _MAX_STEPS:
+            self.steps += 1
+            if self.step():
+                return self.result
+        raise Unreadable(f"a pickle of more than {_MAX_STEPS} instructions")
 
     def step(self) -> bool:
         """Follow one instruction; true at the end."""
@@ -141,7 +178,8 @@ class _Machine:
             name, module = self.pop(), self.pop()
             push(self.known(f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""))
         elif code == b"Q":
-            push(_storage(self.pop()))
+            self.storages.append(_storage(self.pop()))
+            push(self.storages[-1])
         elif code == b"R":
             arguments, function = self.pop(), self.pop()
             push(_constructed(function, arguments))
@@ -165,7 +203,7 @@ class _Machine:
     def take(self, size: int) -> bytes:
         self.at += size
         if self.at > len(self.data):
-            raise Unreadable("it is truncated")
+            raise CutShort("it is truncated")
         return self.data[self.at - size : self.at]
 
     def number(self, width: int) -> int:
@@ -174,7 +212,7 @@ class _Machine:
     def line(self) -> str:
         end = self.data.find(b"\n", self.at)
         if end < 0:
-            raise Unreadable("it is truncated")
+            raise CutShort("it is truncated")
         text = self.text(self.data[self.at : end])
         self.at = end + 1
         return text
@@ -230,8 +268,13 @@ def _fill(target: object, items: list[object]) -> None:
 
 def _storage(identity: Any) -> Storage:
     match identity:
-        case ("storage", Global(kind), str(key), str(), int(size), *_) if kind in _STORAGES and size >= 0:
-            return Storage(kind.removeprefix("torch.").removesuffix("Storage"), key, size)
+        case ("storage", Global(kind), str(key), str(), int(size), *view) if kind in _STORAGES and size >= 0:
+            match view:
+                case [] | [None]:
+                    return Storage(_STORAGES[kind], key, size, 0, size)
+                case [(str(), int(start), int(count))] if 0 <= start and 0 <= count and start + count <= size:
+                    return Storage(_STORAGES[kind], key, size, start, start + count)
+            raise Unreadable("it has a malformed view of a storage, or one that reaches outside")
     raise Unreadable("it refers to something that is not a tensor's storage")
 
 
