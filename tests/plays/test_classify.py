@@ -83,12 +83,14 @@ def test_shuffled_labels_teach_nothing() -> None:
 def test_pairs_are_told_apart_by_their_segments() -> None:
     # The label says in which of the two texts the good character stands: only the segments can tell.
     draw = np.random.default_rng(0)
-    fill = ["".join(draw.choice(list("这个东西我们"), 3)) for _ in range(160)]
+    fill = ["".join(draw.choice(list("这个东西我们"), 3)) for _ in range(240)]
     pairs = [("好" + a, a, "前") if i % 2 else (a, "好" + a, "后") for i, a in enumerate(fill)]
+    train, test = pairs[:192], pairs[192:]
     model = mp.plays.Classify(bert(), ["前", "后"])
     model.compile(keras.optimizers.AdamW(3e-3))
-    model.fit(pairs, epochs=8, batch_size=16, verbose=0)
-    assert model.predict([("好这个", "东西"), ("东西", "好这个")]) == ["前", "后"]
+    model.fit(model.batches(train, 16, buckets=1), epochs=10, verbose=0)
+    guessed = model.predict([(text, text2) for text, text2, _ in test])
+    assert np.mean([guess == label for guess, (_, _, label) in zip(guessed, test)]) > 0.9
 
 
 def test_three_labels() -> None:
@@ -294,6 +296,21 @@ def change(folder: Path, **values) -> None:
 def test_a_missing_field_is_told(folder: Path, name: str) -> None:
     change(folder, **{name: None})
     with pytest.raises(mp.CheckpointError, match=f"maskplay.json: not a saved classifier, or damaged .*{name}"):
+        mp.load(folder)
+
+
+@pytest.mark.parametrize(
+    "values", [{"labels": 3}, {"labels": ["a"]}, {"max_length": "9"}, {"dropout": "no"}, {"dropout": 2}, {"config": 3}]
+)
+def test_a_field_that_makes_no_sense_is_told(folder: Path, values: dict) -> None:
+    change(folder, **values)
+    with pytest.raises(mp.CheckpointError, match="maskplay.json: not a saved classifier, or damaged"):
+        mp.load(folder)
+
+
+def test_a_vocabulary_of_another_model_is_told(folder: Path) -> None:
+    mp.Tokenizer.from_characters(["甲乙丙丁" * 9, "".join(map(chr, range(0x5000, 0x5400)))], max_size=1200).save(folder)
+    with pytest.raises(mp.CheckpointError, match="the vocabulary has 1[0-9]+ tokens"):
         mp.load(folder)
 
 

@@ -67,6 +67,8 @@ def classify(
     Progress goes to stderr. The epoch with the best dev accuracy is kept; OUT/metrics.json has all figures.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    if not out.name:
+        raise UserError(f"--out {out}: expected the name of a folder to make")
     check_replaceable(out)
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
     for name, size in sizes.items():
@@ -122,7 +124,7 @@ def classify(
         play,
         batches,
         epochs,
-        validation_data=play.batches(held_out, batch_size),
+        validation_data=play.batches(held_out, batch_size, shuffle=False),
         callbacks=[EpochProgress(console, epochs, len(batches))],
     )
 

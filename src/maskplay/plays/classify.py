@@ -73,6 +73,8 @@ class Classify(keras.Model):
         network = bert.network
         self.config: Config = network.config
         self.tokenizer: Tokenizer | None = bert.tokenizer
+        if self.tokenizer is not None and len(self.tokenizer) > self.config.vocab_size:
+            raise UserError(f"the vocabulary has {len(self.tokenizer)} tokens, the encoder {self.config.vocab_size}")
         longest = min(self.config.longest or 512, 512)
         self.max_length = longest if max_length is None else max_length
         if not isinstance(self.max_length, int) or not 3 <= self.max_length <= (self.config.longest or 2**20):
@@ -141,7 +143,7 @@ class Classify(keras.Model):
             DataError: an example has no text, or a label that is not among `labels`.
         """
         if isinstance(examples := kwargs.get("validation_data"), list):
-            kwargs["validation_data"] = self.batches(examples, batch_size or 32)
+            kwargs["validation_data"] = self.batches(examples, batch_size or 32, shuffle=False)
         if isinstance(x, list):
             if kwargs.get("validation_split"):
                 raise UserError("validation_split is for arrays: split the examples, pass a part as validation_data")
@@ -153,7 +155,7 @@ class Classify(keras.Model):
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`; `x` may be a list of labelled examples."""
         if isinstance(x, list):
-            x, batch_size = self.batches(x, batch_size or 32), None
+            x, batch_size = self.batches(x, batch_size or 32, shuffle=False), None
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -314,7 +316,10 @@ class Classify(keras.Model):
                 _check_size(config, shapes, folder)
                 tokenizer = Tokenizer.load(folder)
                 network = LanguageModel(config, heads=["pooler"])
-                play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
+                try:
+                    play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
+                except (TypeError, ValueError) as error:
+                    raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
                 weights = play._named_weights()
                 wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
                 for name in sorted({*wanted, *shapes}):
