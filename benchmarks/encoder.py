@@ -15,8 +15,8 @@ maskplay and, if it is installed there, transformers run in this interpreter. Th
     old/bin/pip install --no-deps bert4keras==0.11.5
 
 With --huge-pages every peer runs under GLIBC_TUNABLES=glibc.malloc.hugetlb=1: XLA maps its temporary memory anew in
-each step, and with small pages the page faults were a fifth of a small training step where this was written. On a machine
-whose memory is busy, finding huge pages can cost more than that.
+each step, and with small pages the page faults were a fifth of a small training step where this was written.
+Where memory is busy, finding huge pages can cost more than that.
 
 A fp32 encoder is matrix products, so a ratio is often that of two libraries of matrix products. That one is measured,
 too, and printed beside every ratio that it explains: on another processor it is another number.
