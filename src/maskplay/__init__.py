@@ -8,7 +8,7 @@ from maskplay import _backend
 
 _backend.choose()
 
-from maskplay import families, layers, masks, plays  # noqa: E402
+from maskplay import families, layers, losses, masks, plays  # noqa: E402
 from maskplay.config import Config  # noqa: E402
 from maskplay.encoder import Encoder, submodel  # noqa: E402
 from maskplay.errors import CheckpointError, DataError, MissingExtra, UserError  # noqa: E402
@@ -31,6 +31,7 @@ __all__ = [
     "families",
     "layers",
     "load",
+    "losses",
     "masks",
     "plays",
     "submodel",
