@@ -7,7 +7,6 @@ ends with the same weights as one that was never interrupted.
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -130,8 +129,11 @@ class Resume(keras.callbacks.Callback):
             assign(model.weights, load(self.folder / BEST)[0], "weight", self.folder / BEST)
 
     def remove(self) -> None:
-        """Delete the state: the run is finished, or is to begin afresh."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the state: the run is finished, or is to begin afresh. What others put into the folder stays."""
+        for path in (self.folder / STATE, self.folder / BEST, *self.folder.glob(".*.safetensors.*.part")):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     # What Keras calls
 

@@ -3,6 +3,7 @@
 `load` takes a path in any format that maskplay reads (or a hub id) and finds out by itself what it is.
 """
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -131,9 +133,8 @@ class Pretrained:
         candidates = []
         for score, chosen in found:
             tokens = self.tokenizer.tokens(chosen)
-            filled = text
-            for token in tokens:
-                filled = filled.replace("[MASK]", token.removeprefix("##"), 1)
+            gaps = [*(token.removeprefix("##") for token in tokens), ""]
+            filled = "".join(part + gap for part, gap in zip(text.split("[MASK]"), gaps, strict=True))
             word = tokens[0] if len(tokens) == 1 else self.tokenizer.decode(chosen, skip_specials=False)
             candidates.append(Candidate(word, float(np.exp(score)), filled))
         return candidates
@@ -162,16 +163,23 @@ class Pretrained:
         """
         if pool not in ("cls", "mean"):
             raise UserError(f"pool: expected 'cls' or 'mean', found {pool!r}")
+        if batch_size < 1:
+            raise UserError(f"batch_size: expected at least 1, found {batch_size}")
         texts = [texts] if isinstance(texts, str) else list(texts)
-        limit = max_length or min(self.config.longest or 512, 512)
+        longest = self.config.longest
+        limit = max_length or min(longest or 512, 512)
+        if longest is not None and limit > longest:
+            raise UserError(f"max_length: expected at most {longest} (the network's positions), found {limit}")
         encodings = self.tokenizer.encode_batch(texts, max_length=limit)
         vectors = np.zeros((len(texts), self.config.hidden_size), "float32")
-        graph = self.encoder.graph()
+        graph = self._graph
+        # As few rows as a power of two can be: one text does not cost a whole batch.
+        batch_size = min(batch_size, 1 << max(len(texts) - 1, 0).bit_length())
         # Longest first, and lengths rounded up: neighbours share a shape, so little is padded and few shapes compile.
         order = sorted(range(len(texts)), key=lambda i: -len(encodings[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            length = min(-(-len(encodings[chosen[0]]) // 16) * 16, max(limit, len(encodings[chosen[0]])))
+            length = min(-(-len(encodings[chosen[0]]) // 16) * 16, limit)
             inputs = {name: np.zeros((batch_size, length), "int32") for name in ("tokens", "segments")}
             inputs["tokens"][:] = self.config.pad_id
             for row, i in enumerate(chosen):
@@ -185,6 +193,10 @@ class Pretrained:
                 real = hidden[row, : len(encodings[i])]
                 vectors[i] = real[0] if pool == "cls" else real.mean(axis=0)
         return vectors
+
+    @functools.cached_property
+    def _graph(self) -> keras.Model:
+        return self.encoder.graph()
 
     def logits(self, tokens: Any, segments: Any = None, at: Any = None, **facts: Any) -> Any:
         """Masked-token scores.
@@ -269,6 +281,9 @@ def load(
         source = _find(source)
         folder = source if source.is_dir() else source.parent
         if source.is_dir() and (source / MARKER).is_file() and read_json(source / MARKER).get("format") == "play":
+            options = (config, vocab, heads, keep_tokens, compound_tokens)
+            if changes or not strict or any(option is not None for option in options):
+                raise UserError(f"{source}: a saved play is opened as it is, without options")
             return plays.load(source)
     tokenizer = None
     if vocab is not None:

@@ -400,3 +400,26 @@ def test_saving_never_replaces_a_strangers_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "config.json").exists() and same(b, mp.load(tmp_path / "out"))
     with pytest.raises(mp.UserError, match="expected a format"):
         b.save(tmp_path / "out", format="pickle")
+
+
+def test_keep_tokens_move_the_padding_with_them(tmp_path: Path) -> None:
+    b = fresh()
+    b.save(tmp_path / "out")
+    turned = mp.load(tmp_path / "out", keep_tokens=list(range(len(VOCABULARY)))[::-1])
+    assert turned.config.pad_id == turned.tokenizer.pad_id == len(VOCABULARY) - 1
+    found, wanted = (m.encode(["科学技术", "一"], pool="mean") for m in (turned, b))
+    assert np.abs(found - wanted).max() <= 1e-5
+    with pytest.raises(mp.UserError, match="padding token's id 0"):
+        mp.load({**google_arrays(b, tmp_path / "google")}, config=b.config, keep_tokens=[1, 2, 3])
+
+
+def test_encode_in_any_company_and_fill_in_order(tmp_path: Path) -> None:
+    b = fresh()
+    texts = ["科学", "技术是第一", "生产力的一了我在"]
+    together = b.encode(texts)
+    assert np.abs(together - np.concatenate([b.encode(text) for text in texts])).max() <= 1e-5
+    assert b.encode([]).shape == (0, 16)
+    with pytest.raises(mp.UserError, match="at most 12"):
+        b.encode(texts, max_length=13)
+    masked = [c for c in b.fill("科[MASK][MASK]学", top=len(VOCABULARY) ** 2) if c.token.startswith("[MASK]")]
+    assert masked and all(c.text.startswith("科[MASK]") and c.text.endswith("学") for c in masked)

@@ -10,7 +10,9 @@ import pytest
 from maskplay.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "from maskplay.cli import main; main()"]
+# A runner that was started in the background ignores SIGINT, and its children would inherit that.
+HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+COMMAND = [sys.executable, "-c", HEARS + "from maskplay.cli import main; main()"]
 
 
 def call(*arguments: object) -> int:

@@ -107,7 +107,10 @@ def config_file(config: Config, family: str, heads: Iterable[str]) -> dict[str, 
         values["embedding_size"] = config.size_of_embedding
         values["rotary_value"] = False
     stem = {"bert": "Bert", "roformer": "RoFormer"}[family]
-    return {"architectures": [stem + _ARCHITECTURES.get(tuple(heads), "Model")], **values}
+    heads = tuple(heads)
+    if family == "roformer":  # transformers has it with the masked-token head or bare; it leaves out the other heads
+        heads = ("mlm",) if "mlm" in heads else ()
+    return {"architectures": [stem + _ARCHITECTURES.get(heads, "Model")], **values}
 
 
 def rotary_table(config: Config) -> np.ndarray:

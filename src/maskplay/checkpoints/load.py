@@ -116,7 +116,7 @@ def load_network(
         refuse(found.tensors.path, found.match)
     _check_copies(found)
     edit = _vocabulary(found.config.vocab_size, keep_tokens, compound_tokens)
-    choices = found.config.but(vocab_size=edit.size, **changes)
+    choices = found.config.but(vocab_size=edit.size, pad_id=edit.place(found.config.pad_id), **changes)
     before, after = (_tables(config.position) for config in (found.config, choices))
     if before != after:
         raise UserError(
@@ -140,6 +140,15 @@ class _Edit:
     kept: np.ndarray | None
     compounds: tuple[tuple[np.ndarray, np.ndarray], ...]
     size: int
+
+    def place(self, pad_id: int) -> int:
+        """The new id of the padding token."""
+        if self.kept is None:
+            return pad_id
+        places = np.flatnonzero(self.kept == pad_id)
+        if not len(places):
+            raise UserError(f"keep_tokens: expected the padding token's id {pad_id} among them")
+        return int(places[0])
 
     def apply(self, table: np.ndarray) -> np.ndarray:
         """A token table `(vocab, size)` or bias `(vocab,)` with the edits made."""

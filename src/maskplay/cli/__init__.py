@@ -52,6 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = _say(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except SystemExit as error:  # Click leaves this way, with 1, when nobody reads on
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

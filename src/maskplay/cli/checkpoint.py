@@ -33,10 +33,13 @@ def inspect(
     """Say what a checkpoint is and what loading it would fill, without reading a weight."""
     if _is_play(path):
         report: dict[str, Any] = {**_contents(open_tensors(path)), **read_json(Path(path) / MARKER)}
+        labels = report.get("labels")
+        if not isinstance(report.get("play"), str) or not isinstance(labels, list) or not all(map(str, labels)):
+            raise UserError(f"{Path(path) / MARKER}: not a saved play's description, or damaged")
         if as_json:
             print(json.dumps(report, ensure_ascii=False, indent=2))
         else:
-            print(f"{path}: a trained play, {report['play']}; labels {', '.join(report['labels'])}")
+            print(f"{path}: a trained play, {report['play']}; labels {', '.join(map(str, labels))}")
             _print_contents(report)
         return
     found = describe(path)

@@ -195,6 +195,8 @@ class Mask:
             1 ■ ■ ·
             2 ■ ■ ■
         """
+        if isinstance(n, int) and n > pictures.LARGEST:
+            raise UserError(f"a picture shows at most {pictures.LARGEST} tokens, found {n}")
         matrix = ops.convert_to_numpy(self.dense(whole_number("a mask picture's n", n, 1), **facts))
         if matrix.ndim != 2:
             raise UserError("a mask picture shows one sequence: give each fact the shape (n,), without a batch axis")

@@ -148,12 +148,16 @@ class Classify(keras.Model):
             if kwargs.get("validation_split"):
                 raise UserError("validation_split is for arrays: split the examples, pass a part as validation_data")
             x = self.batches(x, batch_size or 32, shuffle=kwargs.get("shuffle", True))
+        if not self.compiled:
+            self.compile()
         if isinstance(x, Batches):
             batch_size, kwargs["shuffle"] = None, False  # Batches draws its own order
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`; `x` may be a list of labelled examples."""
+        if not self.compiled:
+            self.compile()
         if isinstance(x, list):
             x, batch_size = self.batches(x, batch_size or 32, shuffle=False), None
         return super().evaluate(x, y, batch_size, *args, **kwargs)
