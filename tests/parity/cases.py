@@ -1,0 +1,200 @@
+"""The cast as data: one row a checkpoint, with what the original makes of it.
+
+A row says which family the file is of, in whose names it is written, what its config file says, how it is run and what
+comes out. Weights are drawn from a seed (references/tensors.py), the inputs and expected numbers lie in
+``golden/cast/<name>.npz``; the makers beside this file wrote them in float64 with the original program, or with the
+NumPy formulas of references/ where no program could be run. Only NumPy is needed to read a row.
+
+Outputs: ``hidden`` (batch, length, hidden) after the last block and, where there is one, the last norm; ``pooled``,
+``mlm`` (logits) and ``nsp`` (log-probabilities) of BERT's heads; ``discriminator`` (batch, length), the logits of
+ELECTRA's; ``logits`` of a language model; for encoder-decoders ``encoded`` and, from the decoder, ``hidden`` and
+``logits``. At padded positions they are whatever the original computes there: nothing reads them, and a comparison
+leaves them out (`Case.valid`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from parity.references import tensors
+from parity.references.tensors import Table, Weights
+
+CAST = Path(__file__).parent / "golden" / "cast"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One checkpoint and one way to run it.
+
+    Attributes:
+        name: of the row and of its golden file.
+        family: as maskplay calls it.
+        dialect: whose names the tensors have: google, mesh, openai, newslm, brightmart, huggingface, llama2c.
+        oracle: what made the numbers: "bert4keras 0.11.5", "transformers 5.23.0" or "numpy".
+        config: what the checkpoint's own config file says. Epsilons are those that the oracle really used.
+        table: name -> (kind, shape, gain) of every tensor in the file.
+        mask: the attention mask, in maskplay's words.
+        options: what the user says beside the file, in maskplay's words.
+        lengths: how many tokens of each row are not padding; the longest is the length of the batch.
+        seed: of weights and inputs. Rows with the same seed and table have the same weights.
+    """
+
+    name: str
+    family: str
+    dialect: str
+    oracle: str
+    config: dict
+    table: Table
+    mask: str = "padding()"
+    options: dict = field(default_factory=dict)
+    lengths: tuple[int, ...] = (10, 7, 4)
+    seed: int = 0
+
+    def weights(self) -> Weights:
+        """Every tensor of the file, in float32."""
+        return tensors.draw(self.table, self.seed)
+
+    @functools.cached_property
+    def golden(self) -> dict[str, np.ndarray]:
+        with np.load(CAST / f"{self.name}.npz", allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        assert int(arrays.pop("weights")) == tensors.checksum(self.weights()), f"{self.name}: not the weights it had"
+        return arrays
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """`tokens` and, where the family reads them, `segments`, `decoder_tokens`, `condition`."""
+        return self._group("inputs")
+
+    def expected(self) -> dict[str, np.ndarray]:
+        """Output name -> float32 array."""
+        return self._group("expected")
+
+    def valid(self, output: str = "hidden") -> np.ndarray:
+        """Where an output with a length axis is compared: booleans (batch, length)."""
+        given = self.inputs()
+        tokens = given["decoder_tokens"] if output != "encoded" and "decoder_tokens" in given else given["tokens"]
+        if "decoder_tokens" in given:  # decoders begin with the padding token
+            return (tokens != 0) | (np.arange(tokens.shape[1]) == 0)
+        return tokens != self.config.get("pad_token_id", 0) if self.padded else np.ones(tokens.shape, bool)
+
+    @property
+    def padded(self) -> bool:
+        return min(self.lengths) < max(self.lengths)
+
+    def _group(self, group: str) -> dict[str, np.ndarray]:
+        items = self.golden.items()
+        return {key.partition("/")[2]: value for key, value in items if key.startswith(f"{group}/")}
+
+
+BERT4KERAS = "bert4keras 0.11.5"
+SMALL = {
+    "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
+    "hidden_act": "gelu", "max_position_embeddings": 14, "type_vocab_size": 2,
+    "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02,
+}  # fmt: skip
+PLACELESS = {key: value for key, value in SMALL.items() if key != "max_position_embeddings"}
+ALBERT = {**SMALL, "embedding_size": 16, "num_hidden_layers": 3, "num_hidden_groups": 1, "inner_group_num": 1}
+GAU = {**PLACELESS, "num_attention_heads": 1, "attention_key_size": 8, "hidden_act": "swish"}
+T5 = {
+    "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "attention_head_size": 6,
+    "intermediate_size": 40, "hidden_act": "relu", "hidden_dropout_prob": 0.1, "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-6,
+}  # fmt: skip
+
+
+def case(name: str, family: str, dialect: str, form: Callable[..., Table], config: dict, **rest) -> Case:
+    arguments = rest.pop("given", {})
+    rest = {"oracle": BERT4KERAS, **rest}
+    return Case(name, family, dialect, config=config, table=form(config, **arguments), **rest)
+
+
+def encoders() -> list[Case]:
+    """Encoders, computed by bert4keras. Its blocks use 1e-12 where BERT's own are inherited and Keras' 1e-7 elsewhere."""
+    # The row's config names the epsilon of the blocks; ALBERT's embedding norm and all MLM heads keep 1e-12.
+    seven = {"layer_norm_eps": 1e-7}
+    albert, placeless = {**ALBERT, **seven}, {**PLACELESS, **seven}
+    electra = {**SMALL, "embedding_size": 16, "layer_norm_eps": 1e-12}
+    plain = {**SMALL, "layer_norm_eps": 1e-12}
+    causal, prefix = "causal() & padding()", "prefix() & padding()"
+    head, bare = {"pooler_activation": "linear"}, {"given": {"position": False, "nsp": False}}
+    bert_form, wide = tensors.google_bert, {**plain, "attention_key_size": 12}
+    return [
+        case("albert", "albert", "google", tensors.google_albert, albert, seed=1),
+        case("albert_unilm", "albert", "google", tensors.google_albert, albert, mask=prefix, seed=1),
+        # The same file read into unshared blocks: the same numbers, but for the epsilon.
+        case("albert_unshared", "bert", "google", tensors.google_albert, {**ALBERT, "layer_norm_eps": 1e-12}, seed=1),
+        case("electra", "electra", "google", tensors.google_electra, electra, seed=2),
+        case("electra_wide", "electra", "google", tensors.google_electra, {**electra, "embedding_size": 24}, seed=3),
+        case("nezha", "nezha", "google", bert_form, placeless, given={"position": False}, seed=4),
+        case("nezha_lm", "nezha", "google", bert_form, placeless, given={"position": False}, mask=causal, seed=4),
+        # Distances beyond 64 share their vectors.
+        case("nezha_long", "nezha", "google", bert_form, placeless, given={"position": False}, lengths=(70, 67), seed=4),
+        case("roformer_v2", "roformer_v2", "google", tensors.roformer_v2, {**placeless, "hidden_act": "relu"}, seed=5),
+        case("roformer_v2_unilm", "roformer_v2", "google", tensors.roformer_v2, placeless, mask=prefix, seed=5),
+        case("roformer_lm", "roformer", "google", bert_form, placeless, **bare, mask=causal, seed=6),
+        case("roformer_sim", "roformer", "google", bert_form, placeless, **bare, mask=prefix, options=head, seed=6),
+        case("gau_alpha", "gau_alpha", "google", tensors.gau_alpha, {**GAU, **seven}, lengths=(20, 18, 7, 3), seed=7),
+        case("gau_alpha_lm", "gau_alpha", "google", tensors.gau_alpha, {**GAU, **seven}, mask=causal, seed=7),
+        case("bert_key_size", "bert", "google", bert_form, wide, seed=8),
+        case("bert_residual", "bert", "google", bert_form, {**plain, "num_hidden_layers": 4}, seed=9,
+             options={"residual_scores": True}),
+        case("simbert", "bert", "google", bert_form, plain, mask=prefix, options=head, seed=10),
+    ]  # fmt: skip
+
+
+def conditional() -> list[Case]:
+    """BERT whose norms read a condition vector: straight, and through a layer between."""
+    config = {**SMALL, "layer_norm_eps": 1e-12}
+    table = tensors.google_bert(config)
+    return [
+        Case("bert_condition", "bert", "google", BERT4KERAS, config, tensors.conditional(table, 5),
+             options={"condition_size": 5}, seed=11),
+        Case("bert_condition_between", "bert", "google", BERT4KERAS, config, tensors.conditional(table, 5, 7),
+             options={"condition_size": 5, "condition_hidden_size": 7, "condition_activation": "relu"}, seed=12),
+    ]  # fmt: skip
+
+
+def decoders() -> list[Case]:
+    """Decoders under converted names and GPT2-ML's own, computed by bert4keras."""
+    gpt = {**SMALL, "layer_norm_eps": 1e-12}
+    five = {**SMALL, "layer_norm_eps": 1e-5}
+    shared = {**gpt, "type_vocab_size": 37, "shared_segment_embeddings": True}
+    unsegmented = {**gpt, "type_vocab_size": 0}
+    mask = "causal() & padding()"
+    return [
+        case("gpt", "gpt", "google", tensors.converted_gpt, gpt, mask=mask, seed=20),
+        case("gpt_unsegmented", "gpt", "google", tensors.converted_gpt, unsegmented, mask=mask, seed=21),
+        # CDial-GPT: who speaks is a token too, looked up in the table of the words.
+        case("gpt_shared", "gpt", "google", tensors.converted_gpt, shared, mask=mask, seed=22),
+        case("gpt2_converted", "gpt2", "google", tensors.converted_gpt2, five, mask=mask, seed=23),
+        case("gpt2_ml", "gpt2_ml", "newslm", tensors.gpt2_ml, five, mask=mask, seed=24),
+    ]
+
+
+def encoder_decoders() -> list[Case]:
+    """T5 in Mesh TensorFlow's names, computed by bert4keras: logits scaled by hidden ** -0.5 in every version."""
+    gated = {**T5, "hidden_act": ["gelu", "linear"]}
+    first, second, third = ({"given": {"version": version}} for version in ("t5.1.0", "t5.1.1", "mt5.1.1"))
+    alone = {"cross_position_bias": False}
+
+    def row(name: str, family: str, config: dict, version: dict, **rest) -> Case:
+        return case(name, family, "mesh", tensors.mesh_t5, config, **version, mask="causal() & padding()", **rest)
+
+    return [
+        row("t5", "t5", T5, first, options=alone, seed=30),
+        row("t5_cross_bias", "t5", T5, first, options={"cross_position_bias": True}, seed=30),
+        # Long enough for the buckets that several distances share.
+        row("t5_long", "t5", T5, first, options=alone, lengths=(44, 40), seed=30),
+        row("t5_1_1", "t5_1_1", gated, second, options=alone, seed=31),
+        row("t5_1_1_cross_bias", "t5_1_1", gated, second, options={"cross_position_bias": True}, seed=31),
+        row("mt5", "mt5", gated, third, options=alone, seed=32),
+        row("mt5_cross_bias", "mt5", gated, third, options={"cross_position_bias": True}, seed=32),
+    ]
+
+
+CASES: dict[str, Case] = {row.name: row for row in [*encoders(), *conditional(), *decoders(), *encoder_decoders()]}

@@ -1,0 +1,1 @@
+"""What the cast is tested against: tensors by name and shape, and the formulas of models in plain NumPy."""
