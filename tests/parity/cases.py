@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.references import tensors
+from parity.references import huggingface, tensors
 from parity.references.tensors import Table, Weights
 
 CAST = Path(__file__).parent / "golden" / "cast"
@@ -77,14 +77,19 @@ class Case:
     def valid(self, output: str = "hidden") -> np.ndarray:
         """Where an output with a length axis is compared: booleans (batch, length)."""
         given = self.inputs()
-        tokens = given["decoder_tokens"] if output != "encoded" and "decoder_tokens" in given else given["tokens"]
-        if "decoder_tokens" in given:  # decoders begin with the padding token
-            return (tokens != 0) | (np.arange(tokens.shape[1]) == 0)
-        return tokens != self.config.get("pad_token_id", 0) if self.padded else np.ones(tokens.shape, bool)
+        tokens = given["decoder_tokens"] if self.two_sided and output != "encoded" else given["tokens"]
+        # A decoder begins with the padding token.
+        return (tokens != self.pad) | ((np.arange(tokens.shape[1]) == 0) & self.two_sided)
 
     @property
-    def padded(self) -> bool:
-        return min(self.lengths) < max(self.lengths)
+    def pad(self) -> int:
+        """The id of padding; no text of a row contains it."""
+        return self.config.get("pad_token_id", 0)
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether the row is an encoder-decoder."""
+        return self.family in ("t5", "t5_1_1", "mt5")
 
     def _group(self, group: str) -> dict[str, np.ndarray]:
         items = self.golden.items()
@@ -114,14 +119,17 @@ def case(name: str, family: str, dialect: str, form: Callable[..., Table], confi
 
 
 def encoders() -> list[Case]:
-    """Encoders, computed by bert4keras. Its blocks use 1e-12 where BERT's own are inherited and Keras' 1e-7 elsewhere."""
-    # The row's config names the epsilon of the blocks; ALBERT's embedding norm and all MLM heads keep 1e-12.
+    """Encoders, computed by bert4keras: where BERT's norms are inherited with 1e-12, elsewhere with Keras' 1e-7.
+
+    The row's config names the epsilon of the blocks; ALBERT's embedding norm and all MLM heads keep 1e-12.
+    """
     seven = {"layer_norm_eps": 1e-7}
     albert, placeless = {**ALBERT, **seven}, {**PLACELESS, **seven}
     electra = {**SMALL, "embedding_size": 16, "layer_norm_eps": 1e-12}
     plain = {**SMALL, "layer_norm_eps": 1e-12}
     causal, prefix = "causal() & padding()", "prefix() & padding()"
     head, bare = {"pooler_activation": "linear"}, {"given": {"position": False, "nsp": False}}
+    nsp = {"given": {"position": False}}
     bert_form, wide = tensors.google_bert, {**plain, "attention_key_size": 12}
     return [
         case("albert", "albert", "google", tensors.google_albert, albert, seed=1),
@@ -130,10 +138,10 @@ def encoders() -> list[Case]:
         case("albert_unshared", "bert", "google", tensors.google_albert, {**ALBERT, "layer_norm_eps": 1e-12}, seed=1),
         case("electra", "electra", "google", tensors.google_electra, electra, seed=2),
         case("electra_wide", "electra", "google", tensors.google_electra, {**electra, "embedding_size": 24}, seed=3),
-        case("nezha", "nezha", "google", bert_form, placeless, given={"position": False}, seed=4),
-        case("nezha_lm", "nezha", "google", bert_form, placeless, given={"position": False}, mask=causal, seed=4),
+        case("nezha", "nezha", "google", bert_form, placeless, **nsp, seed=4),
+        case("nezha_lm", "nezha", "google", bert_form, placeless, **nsp, mask=causal, seed=4),
         # Distances beyond 64 share their vectors.
-        case("nezha_long", "nezha", "google", bert_form, placeless, given={"position": False}, lengths=(70, 67), seed=4),
+        case("nezha_long", "nezha", "google", bert_form, placeless, **nsp, lengths=(70, 67), seed=4),
         case("roformer_v2", "roformer_v2", "google", tensors.roformer_v2, {**placeless, "hidden_act": "relu"}, seed=5),
         case("roformer_v2_unilm", "roformer_v2", "google", tensors.roformer_v2, placeless, mask=prefix, seed=5),
         case("roformer_lm", "roformer", "google", bert_form, placeless, **bare, mask=causal, seed=6),
@@ -197,4 +205,78 @@ def encoder_decoders() -> list[Case]:
     ]
 
 
-CASES: dict[str, Case] = {row.name: row for row in [*encoders(), *conditional(), *decoders(), *encoder_decoders()]}
+TRANSFORMERS = "transformers 5.23.0"
+HF_SMALL = {
+    "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
+    "hidden_act": "gelu", "max_position_embeddings": 14, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}  # fmt: skip
+HF_ROBERTA = {**HF_SMALL, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0,
+              "eos_token_id": 2}  # fmt: skip
+HF_ALBERT = {**HF_SMALL, "embedding_size": 16, "num_hidden_layers": 3, "num_hidden_groups": 1, "inner_group_num": 1}
+HF_GPT2 = {"vocab_size": 37, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 14, "n_ctx": 14,
+           "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "bos_token_id": 36,
+           "eos_token_id": 36}  # fmt: skip
+HF_T5 = {
+    "vocab_size": 37, "d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 3,
+    "feed_forward_proj": "relu", "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
+    "is_encoder_decoder": True, "tie_word_embeddings": True,
+}  # fmt: skip
+HF_LLAMA = {
+    "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 40, "hidden_act": "silu", "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0, "rope_scaling": None, "attention_bias": False, "tie_word_embeddings": False,
+    "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+def hugging() -> list[Case]:
+    """Hugging Face's own files, computed by transformers. `model_type` and `architectures` are as it writes them."""
+
+    def row(name: str, family: str, architecture: str, form: Callable[..., Table], config: dict, **rest) -> Case:
+        model = {"T5": "t5", "MT": "mt5", "GP": "gpt2", "Ll": "llama", "Al": "albert", "El": "electra", "Ro": "roberta"}
+        said = {"architectures": [architecture], "model_type": model[architecture[:2]], **config}
+        return case(name, family, "huggingface", form, said, oracle=TRANSFORMERS, **rest)
+
+    causal = {"mask": "causal() & padding()"}
+    electra = {**HF_SMALL, "embedding_size": 16}
+    grouped = {**HF_ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2}
+    gated = {**HF_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    uneven = {**HF_T5, "num_decoder_layers": 1, "relative_attention_num_buckets": 12,
+              "relative_attention_max_distance": 20}  # fmt: skip
+    wide = {**HF_LLAMA, "head_dim": 8, "num_key_value_heads": 1, "tie_word_embeddings": True, "rms_norm_eps": 1e-6}
+    wide |= {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}}
+    wide = {key: value for key, value in wide.items() if key not in ("rope_theta", "rope_scaling")}
+    full, bare = {"given": {"heads": ("pooler", "mlm", "sop")}}, {"given": {"heads": ("pooler",)}}
+    open_head = {"given": {"tied": False}, **causal}
+    return [
+        row("roberta_hf", "roberta", "RobertaForMaskedLM", huggingface.roberta, HF_ROBERTA, seed=40),
+        row("roberta_hf_bare", "roberta", "RobertaModel", huggingface.roberta, HF_ROBERTA, given={"head": False},
+            seed=41),
+        row("albert_hf", "albert", "AlbertForMaskedLM", huggingface.albert, HF_ALBERT, seed=42),
+        row("albert_hf_bare", "albert", "AlbertModel", huggingface.albert, {**HF_ALBERT, "hidden_act": "gelu_new"},
+            **bare, seed=43),
+        row("albert_hf_groups", "albert", "AlbertForPreTraining", huggingface.albert, grouped, **full, seed=44),
+        row("electra_hf", "electra", "ElectraForPreTraining", huggingface.electra, electra, seed=45),
+        row("electra_hf_generator", "electra_generator", "ElectraForMaskedLM", huggingface.electra, electra,
+            given={"generator": True}, seed=46),
+        row("gpt2_hf", "gpt2", "GPT2LMHeadModel", huggingface.gpt2, HF_GPT2, **causal, seed=47),
+        row("gpt2_hf_bare", "gpt2", "GPT2Model", huggingface.gpt2, {**HF_GPT2, "n_inner": 40}, **causal,
+            given={"root": ""}, seed=48),
+        row("t5_hf", "t5", "T5ForConditionalGeneration", huggingface.t5, HF_T5, **causal, seed=49),
+        row("t5_hf_long", "t5", "T5ForConditionalGeneration", huggingface.t5, HF_T5, **causal, lengths=(44, 40),
+            seed=49),
+        row("t5_hf_uneven", "t5", "T5ForConditionalGeneration", huggingface.t5, uneven, **causal, lengths=(30, 26),
+            seed=50),
+        row("t5_1_1_hf", "t5_1_1", "T5ForConditionalGeneration", huggingface.t5, gated, **open_head, seed=51),
+        row("mt5_hf", "mt5", "MT5ForConditionalGeneration", huggingface.t5, gated, **open_head, seed=52),
+        row("llama_hf", "llama", "LlamaForCausalLM", huggingface.llama, HF_LLAMA, **causal, lengths=(12, 12, 12),
+            seed=53),
+        row("llama_hf_tied", "llama", "LlamaForCausalLM", huggingface.llama, wide, **causal, lengths=(12, 12, 12),
+            seed=54),
+    ]  # fmt: skip
+
+
+ROWS = [*encoders(), *conditional(), *decoders(), *encoder_decoders(), *hugging()]
+CASES: dict[str, Case] = {row.name: row for row in ROWS}

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.cases import BERT4KERAS, CASES, CAST, Case
+from parity.cases import BERT4KERAS, CASES, Case
+from parity.golden_file import inputs, turned, write
 from parity.make_bert4keras_golden import import_bert4keras
 from parity.references import tensors
 
@@ -24,33 +25,7 @@ MODELS = {
     "t5_1_1": "t5.1.1", "t5_1_1_cross_bias": "t5.1.1", "mt5": "mt5.1.1", "mt5_cross_bias": "mt5.1.1",
 }  # fmt: skip
 APPLICATIONS = {"padding()": "encoder", "causal() & padding()": "lm", "prefix() & padding()": "unilm"}
-ENCODER_DECODERS = ("t5", "t5_1_1", "mt5")
 DECODERS = ("gpt", "gpt2", "gpt2_ml")
-
-
-def inputs(case: Case) -> dict[str, np.ndarray]:
-    """Token ids, padding 0 at the end; segments 0 then 1, or for shared tables two words that stand for speakers."""
-    random = np.random.default_rng(case.seed)
-    length, last = max(case.lengths), tensors.vocabulary(case.config)
-    tokens = np.zeros((len(case.lengths), length), "int32")
-    segments = np.zeros_like(tokens)
-    for row, size in enumerate(case.lengths):
-        tokens[row, :size] = random.integers(1, last, size)
-        segments[row, (size + 1) // 2 : size] = 1
-    given = {"tokens": tokens}
-    if case.config.get("shared_segment_embeddings"):
-        given["segments"] = np.where(segments == 1, 6, 5).astype("int32")
-    elif case.config.get("type_vocab_size") and case.family not in ("gpt2", "gpt2_ml"):
-        given["segments"] = segments
-    if case.family in ENCODER_DECODERS:
-        target = np.zeros((len(case.lengths), max(6, length - 4)), "int32")
-        for row, size in enumerate(case.lengths):
-            size = max(3, size - 4 - row)
-            target[row, 1:size] = random.integers(1, last, size - 1)
-        given["decoder_tokens"] = target
-    if "condition_size" in case.options:
-        given["condition"] = random.standard_normal((len(tokens), case.options["condition_size"])).astype("float32")
-    return given
 
 
 def gau_alpha():
@@ -85,7 +60,7 @@ def build(case: Case, weights: tensors.Weights):
     config = {**case.config, "dropout_rate": 0, "attention_dropout_rate": 0}
     model = MODELS.get(case.name) or MODELS.get(case.family, case.family)
     options, extra = {}, None
-    if case.family not in (*ENCODER_DECODERS, *DECODERS, "electra"):
+    if case.family not in ("electra", *DECODERS) and not case.two_sided:
         options = {"with_mlm": "linear", "application": APPLICATIONS[case.mask]}
         if "bert/pooler/dense/kernel" in weights:
             options["with_pool"] = case.options.get("pooler_activation", True)
@@ -96,7 +71,7 @@ def build(case: Case, weights: tensors.Weights):
         options["with_discriminator"] = "linear"
     if case.family in DECODERS:
         options["final_activation"] = "linear"
-    if case.family in ENCODER_DECODERS:
+    if case.two_sided:
         options = {"with_lm": "linear", "cross_position_bias": case.options["cross_position_bias"]}
     if "residual_scores" in case.options:
         options["residual_attention_scores"] = True
@@ -136,7 +111,7 @@ def outputs(case: Case, net, options: dict) -> dict:
     def of(name: str, node: int = -1):
         return layers[name].get_output_at(node)
 
-    if case.family in ENCODER_DECODERS:
+    if case.two_sided:
         # Encoder and decoder stand alone too; the last call of a layer is the one that joins them.
         return {"encoded": net.encoder.outputs[0], "hidden": of("Decoder-Output-Norm"), "logits": net.model.output}
     if case.family in ("gpt", "gpt2", "gpt2_ml"):
@@ -184,10 +159,9 @@ def check(case: Case, run: Callable, given: dict[str, np.ndarray], found: dict[s
     size = np.flatnonzero(given["decoder_tokens"][-1])[-1] + 1 if "decoder_tokens" in given else last
     gap = np.abs(run(alone)[head][0, :size] - found[head][-1, :size]).max()
     assert gap < 1e-9, f"{case.name}: padding is read ({gap})"
-    turned = given | {"tokens": given["tokens"].copy()}
-    turned["tokens"][0, [1, 2]] = turned["tokens"][0, [2, 1]]
-    moved = np.abs(run(turned)[head][0, 3:] - found[head][0, 3:]).max()
-    assert moved > 0.02, f"{case.name}: the order of the words is hardly read ({moved})"
+    exchanged, after = turned(given)
+    moved = np.abs(run(exchanged)[head][0, after:] - found[head][0, after:]).max()
+    assert moved > 0.01, f"{case.name}: the order of the words is hardly read ({moved})"
     weights, shown = case.weights(), {}
     for name, value in weights.items():
         changed = run(given, weights | {name: value + 0.1 * np.cos(np.arange(value.size)).reshape(value.shape)})
@@ -197,15 +171,6 @@ def check(case: Case, run: Callable, given: dict[str, np.ndarray], found: dict[s
     print(
         f"    values to {np.abs(found[head]).max():.1f}, order moves {moved:.2f}, {len(dull)} of {len(weights)} unread"
     )
-
-
-def write(case: Case, given: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-    arrays = {f"inputs/{name}": value for name, value in given.items()}
-    arrays |= {f"expected/{name}": value.astype("float32") for name, value in found.items()}
-    CAST.mkdir(parents=True, exist_ok=True)
-    path = CAST / f"{case.name}.npz"
-    np.savez_compressed(path, weights=np.array(tensors.checksum(case.weights()), "int64"), **arrays)
-    print(f"{path.name}: {path.stat().st_size} bytes: {', '.join(found)}")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,17 @@ weights, so a difference is ours. Only files that have checked for torch and tra
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file
+
+from parity.cases import Case as Row
+from parity.golden_file import turned
 
 transformers.utils.logging.disable_progress_bar()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -132,3 +137,80 @@ def save(twin: transformers.PreTrainedModel, folder: Path, file: str = "safetens
     words = SPECIAL + [f"w{index}" for index in range(len(SPECIAL), twin.config.vocab_size)]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     return folder
+
+
+def of_row(row: Row) -> transformers.PreTrainedModel:
+    """The model of a row of cases.py, in float32 and eval mode, with the row's weights."""
+    said = {key: value for key, value in row.config.items() if key not in ("model_type", "architectures")}
+    config = transformers.CONFIG_MAPPING[row.config["model_type"]](**said, attn_implementation="eager")
+    twin = getattr(transformers, row.config["architectures"][0])(config).eval()
+    if "lm_head.weight" in row.table and twin.lm_head.weight is twin.get_input_embeddings().weight:
+        twin.lm_head.weight = torch.nn.Parameter(twin.lm_head.weight.detach().clone())  # T5 1.1: transformers 5 ties
+    state = {name: torch.tensor(value) for name, value in row.weights().items()}
+    report = twin.load_state_dict(state, strict=False)
+    assert not report.unexpected_keys, report
+    own = {name: value.data_ptr() for name, value in twin.state_dict().items()}
+    given = {own[name] for name in state}
+    assert all(own[name] in given for name in report.missing_keys), report  # tied to a tensor that the row has
+    return twin
+
+
+def outputs(twin: transformers.PreTrainedModel, given: dict[str, np.ndarray], pad: int) -> dict[str, np.ndarray]:
+    """What the twin computes, in float64, under the names of cases.py."""
+    words = {"tokens": "input_ids", "segments": "token_type_ids", "decoder_tokens": "decoder_input_ids"}
+    said = {words[key]: torch.tensor(value, dtype=torch.long) for key, value in given.items()}
+    said["attention_mask"] = (said["input_ids"] != pad).long()
+    if "decoder_tokens" in given:
+        target = said["decoder_input_ids"]
+        said["decoder_attention_mask"] = ((target != pad) | (torch.arange(target.shape[1]) == 0)).long()
+    weights = {name: value.clone() for name, value in twin.state_dict().items()}
+    twin.double()
+    with torch.no_grad():
+        base, full = twin.base_model(**said), twin(**said)
+        if "decoder_tokens" in given:
+            base = twin.model(**said) if hasattr(twin, "model") else full_states(twin, said)
+    twin.float().load_state_dict(weights)
+    found = {"hidden": base.last_hidden_state, "encoded": base.get("encoder_last_hidden_state")}
+    if "pooler_output" in base and base.pooler_output is not None:
+        found["pooled"] = base.pooler_output
+    logits = full.get("logits", full.get("prediction_logits"))
+    if logits is not None:
+        name = type(twin).__name__
+        kind = "discriminator" if name == "ElectraForPreTraining" else "mlm"
+        found["logits" if name.endswith(("LMHeadModel", "CausalLM", "ConditionalGeneration")) else kind] = logits
+    if "sop_logits" in full:
+        found["nsp"] = torch.log_softmax(full.sop_logits, -1)
+    return {name: value.numpy() for name, value in found.items() if value is not None}
+
+
+def full_states(twin: transformers.PreTrainedModel, said: dict[str, torch.Tensor]) -> transformers.utils.ModelOutput:
+    """Encoder and decoder of a T5 by themselves: its language model does not give the decoder's last state."""
+    encoded = twin.encoder(input_ids=said["input_ids"], attention_mask=said["attention_mask"]).last_hidden_state
+    decoded = twin.decoder(
+        input_ids=said["decoder_input_ids"], attention_mask=said["decoder_attention_mask"],
+        encoder_hidden_states=encoded, encoder_attention_mask=said["attention_mask"],
+    )  # fmt: skip
+    decoded["encoder_last_hidden_state"] = encoded
+    return decoded
+
+
+def check(row: Row, twin: transformers.PreTrainedModel, given: dict, found: dict[str, np.ndarray]) -> None:
+    """The row's tensors are those that transformers writes; the order of words is read and padding is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        twin.save_pretrained(folder)
+        shapes = {name: value.shape for name, value in load_file(Path(folder) / "model.safetensors").items()}
+        back = type(twin).from_pretrained(folder, attn_implementation="eager").eval()
+    assert shapes == {name: entry[1] for name, entry in row.table.items()}, set(shapes) ^ set(row.table)
+    head, pad = "logits" if "logits" in found else "hidden", row.pad
+    again = outputs(back, given, pad)
+    if np.abs(again[head] - found[head]).max() > 1e-9:
+        print("    transformers itself does not read back what it wrote")
+    exchanged, after = turned(given)
+    moved = np.abs(outputs(twin, exchanged, pad)[head] - found[head])[0, after:].max()
+    assert moved > 0.01, f"{row.name}: the order of the words is hardly read ({moved})"
+    last = row.lengths[-1]
+    alone = {key: value[-1:, :last] if key in ("tokens", "segments") else value[-1:] for key, value in given.items()}
+    size = np.flatnonzero(given["decoder_tokens"][-1])[-1] + 1 if "decoder_tokens" in given else last
+    gap = np.abs(outputs(twin, alone, pad)[head][0, :size] - found[head][-1, :size]).max()
+    assert gap < 1e-6, f"{row.name}: padding is read ({gap})"
+    print(f"    values to {np.abs(found[head]).max():.1f}, order moves {moved:.2f}, padding {gap:.0e}")
