@@ -1,10 +1,14 @@
 """Which Keras backend runs: chosen when nobody has, the first installed of jax, torch, tensorflow. Imported
-before Keras is. Layers ask nothing but whether formulas fuse.
+before Keras is. Layers ask nothing but whether formulas fuse; training asks for seeds.
 """
 
 import os
+import random
 import sys
 from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
 
 BACKENDS = ("jax", "torch", "tensorflow")
 
@@ -29,3 +33,34 @@ def fuses() -> bool:
     import keras
 
     return keras.config.backend() == "jax"
+
+
+def seed(number: int) -> None:
+    """Seed whatever is drawn for initial weights and for dropout, 0 to 2³² - 1.
+
+    As `keras.utils.set_random_seed`, which also seeds TensorFlow, and for that imports it (some seconds, and notices on
+    stderr) wherever it is installed.
+    """
+    import keras
+    import numpy as np
+
+    random.seed(number)
+    np.random.seed(number)
+    if keras.config.backend() == "torch":
+        import torch
+
+        torch.manual_seed(number)
+    if keras.config.backend() == "tensorflow":
+        keras.utils.set_random_seed(number)
+
+
+def known(x: Any) -> np.ndarray | None:
+    """The values of a tensor of ids, or None while it is traced; also under PyTorch, which checks ids itself."""
+    import keras
+
+    if keras.config.backend() == "torch":
+        return None
+    try:
+        return np.asarray(x)
+    except Exception:  # each backend has errors of its own for a value that is not there yet
+        return None

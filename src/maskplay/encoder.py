@@ -1,4 +1,5 @@
-"""The one encoder. What it is told to be is a `Config`; what it is told to do is the mask of each call.
+"""The one encoder, and its twin that looks at another's output. What it is told to be is a `Config`; what it is told to
+do is the mask of each call.
 
 One set of weights serves BERT's two-way reading, a language model, seq2seq and permuted language modelling: only the
 `mask` argument changes. Sub-layers have fixed names, so weights have fixed paths (`block_0/attention/query/kernel`).
@@ -9,104 +10,38 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay import masks
-from maskplay.config import Config
+from maskplay import _backend, masks
+from maskplay.config import BUCKETS, Config
 from maskplay.errors import UserError
-from maskplay.layers.attention import Attention, Visibility, per_head
+from maskplay.layers.attention import Visibility, per_head
+from maskplay.layers.block import Block
 from maskplay.layers.embedding import Embedding
-from maskplay.layers.feed import FeedForward
-from maskplay.layers.norm import LayerNorm
-from maskplay.layers.position import Rotary
+from maskplay.layers.norm import norm_of
+from maskplay.layers.position import Places, RelativeBias, RelativeSinusoids, distances
 
-
-@keras.saving.register_keras_serializable(package="maskplay")
-class Block(keras.layers.Layer):
-    """Attention, then feed-forward, each added to its input and normalized afterwards (post-norm, as BERT).
-
-    Args:
-        config: a `Config`, or its dictionary.
-
-    Call arguments and results as `Attention`.
-
-    Example:
-        >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16)
-        >>> Block(tiny)(ops.ones((1, 3, 8))).shape
-        (1, 3, 8)
-    """
-
-    def __init__(self, config: Config | dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
-        policy = self.dtype_policy
-        self.attention = Attention(
-            config.num_heads,
-            config.size_per_head,
-            position=Rotary(dtype=policy, name="rotary") if config.position == "rotary" else None,
-            dropout=config.attention_dropout,
-            initializer_range=config.initializer_range,
-            dtype=policy,
-            name="attention",
-        )
-        self.attention_norm = LayerNorm(config.norm_epsilon, dtype=policy, name="attention_norm")
-        self.feed = FeedForward(
-            config.intermediate_size, config.activation, config.initializer_range, dtype=policy, name="feed"
-        )
-        self.feed_norm = LayerNorm(config.norm_epsilon, dtype=policy, name="feed_norm")
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
-
-    def build(self, input_shape: Any = None) -> None:
-        for layer in (self.attention, self.attention_norm, self.feed, self.feed_norm):
-            if not layer.built:
-                layer.build((None, None, self.config.hidden_size))
-
-    def call(
-        self,
-        x: Any,
-        visible: Any = None,
-        causal: bool = False,
-        positions: Any = None,
-        cache: dict[str, Any] | None = None,
-        start: Any = None,
-        details: bool = False,
-        training: bool | None = None,
-    ) -> Any:
-        mixed = self.attention(
-            x,
-            visible=visible,
-            causal=causal,
-            positions=positions,
-            cache=cache,
-            start=start,
-            details=details,
-            training=training,
-        )
-        mixed, *extras = mixed if isinstance(mixed, tuple) else (mixed,)
-        x = self.attention_norm(x + self.dropout(mixed, training=training))
-        x = self.feed_norm(x + self.dropout(self.feed(x), training=training))
-        return (x, *extras) if extras else x
-
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
-        return None
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict()}
+FACTS = ("segments", "positions", "documents", "order", "valid")
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class Encoder(keras.layers.Layer):
-    """A stack of blocks over an embedding.
+    """A stack of blocks over an embedding; with `cross=True` its twin, a decoder that also looks at a memory.
 
     Args:
         config: a `Config`, or its dictionary.
+        cross: whether every block looks at `memory` too.
+        embedding: another encoder's embedding, to share it; its owner saves it.
 
     Call arguments, all ints `(batch, length)` unless said:
         tokens: token ids.
         segments: segment ids, default all 0; also the fact that `masks.prefix()` reads.
-        positions: places for learned or rotary positions, also `(length,)`; default 0, 1, … (with a cache: counted on).
+        positions: places for positions of any kind, also `(length,)`; default 0, 1, … (with a cache: counted on).
         valid: bools, False for padding; default: tokens that are not `config.pad_id`.
         documents: document numbers, for `masks.documents()`.
         order: each token's place in a drawn order, for `masks.permuted()`.
         mask: who sees whom, a static rule of `maskplay.masks`; default `masks.padding()`.
+        memory: `(batch, source, hidden)`, an encoder's output, with `cross=True`.
+        memory_valid: bools `(batch, source)`, False for padding there; default all True.
+        condition: `(batch, condition_size)`, for conditional layer normalization.
         cache: from `new_cache`, for decoding step by step.
         details: also return every block's hidden states and attention probabilities.
 
@@ -116,7 +51,8 @@ class Encoder(keras.layers.Layer):
         each `(batch, heads, length, length)`).
 
     Raises:
-        UserError: a fact the mask needs is missing, or there are more tokens than positions.
+        UserError: a fact the mask needs is missing or misshapen, an id is out of range (where it is known: not in
+            compiled code), or there are more tokens than positions.
 
     Example:
         >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
@@ -126,19 +62,51 @@ class Encoder(keras.layers.Layer):
         (1, 4, 8)
     """
 
-    def __init__(self, config: Config | dict[str, Any], **kwargs: Any) -> None:
-        kwargs.setdefault("name", "encoder")
+    def __init__(
+        self,
+        config: Config | dict[str, Any],
+        cross: bool = False,
+        embedding: Embedding | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", "decoder" if cross else "encoder")
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
+        self.cross = cross
         policy = self.dtype_policy
-        self.embedding = Embedding(config, dtype=policy, name="embedding")
+        self.embedding = embedding or Embedding(config, dtype=policy, name="embedding")
         self.visibility = Visibility(config.pad_id, name="visibility")
-        self.blocks = [Block(config, dtype=policy, name=f"block_{i}") for i in range(config.num_layers)]
+        self.places = Places(name="places")
+        self.relative = self.final_norm = None
+        if config.position == "relative":
+            self.relative = RelativeSinusoids(config.max_positions, config.size_per_head, dtype=policy, name="relative")
+        elif config.position in BUCKETS:
+            self.relative = RelativeBias(
+                config.num_heads,
+                max_distance=config.max_positions,
+                two_way=not cross,
+                initializer_range=config.initializer_range,
+                dtype=policy,
+                name="relative",
+            )
+        self.blocks = [Block(config, cross, dtype=policy, name=f"block_{i}") for i in range(config.blocks)]
+        if config.norm_at == "pre":
+            self.final_norm = norm_of(config, dtype=policy, name="final_norm")
 
     def build(self, input_shape: Any = None) -> None:
         for layer in (self.embedding, *self.blocks):
             if not layer.built:
                 layer.build((None, None))
+        if self.relative is not None:
+            self.relative.build((None, None, None))
+        if self.final_norm is not None:
+            self.final_norm.build((None, None, self.config.hidden_size))
+
+    @property
+    def layers_in_order(self) -> list[Block]:
+        """The block of every layer: shared ones occur several times."""
+        repeats = self.config.num_layers // max(self.config.blocks, 1)
+        return [block for block in self.blocks for _ in range(repeats)]
 
     def call(
         self,
@@ -149,44 +117,64 @@ class Encoder(keras.layers.Layer):
         documents: Any = None,
         order: Any = None,
         mask: masks.Mask | None = masks.padding(),
+        memory: Any = None,
+        memory_valid: Any = None,
+        condition: Any = None,
         cache: dict[str, Any] | None = None,
         details: bool = False,
         training: bool | None = None,
     ) -> Any:
         mask = masks.padding() if mask is None else mask
-        if not isinstance(mask, masks.Mask):
-            raise UserError(f"mask: expected a rule such as maskplay.masks.causal(), found {type(mask).__name__}")
-        tokens, segments, positions, valid, documents, order = (
-            ops.convert_to_tensor(ids) if isinstance(ids, list | tuple) else ids
-            for ids in (tokens, segments, positions, valid, documents, order)
-        )
-        kind = keras.backend.standardize_dtype(tokens.dtype)
-        if len(tokens.shape) != 2 or "float" in kind:
-            # Floats are refused because half precision would round ids above 2048.
-            raise UserError(f"tokens: expected integers (batch, length), found {kind} {tuple(tokens.shape)}")
+        facts = dict(zip(FACTS, (segments, positions, documents, order, valid)))
+        self._check(tokens, facts, mask, condition, memory if cache is None else cache.get("memory"))
         if cache is not None:
             if details:
                 raise UserError("details and a cache exclude each other: ask for details in a full pass")
-            return self._continue(tokens, segments, positions, valid, documents, order, mask, cache)
+            return self._continue(tokens, facts, mask, condition, cache)
         kind, visible = mask.plan().kind, None
         if kind not in ("full", "causal"):
             visible = self.visibility(
                 tokens, segments=segments, valid=valid, documents=documents, order=order, mask=mask
             )
-        x = self.embedding(tokens, segments=segments, positions=positions)
+        x = self.embedding(tokens, segments=segments, positions=positions, condition=condition)
+        shared = {"positions": positions, "condition": condition, "training": training}
+        shared |= {"visible": visible, "causal": kind == "causal"}
+        if self.relative is not None:
+            here = self.places(tokens) if positions is None else positions
+            shared |= self._relations(here, here)
+            shared |= self._memory_bias(here, memory)
+        if memory is not None:
+            shared |= {"memory": memory, "memory_visible": _as_keys(memory_valid)}
         states, attentions = [x], []
-        for block in self.blocks:
-            x = block(
-                x, visible=visible, causal=kind == "causal", positions=positions, details=details, training=training
-            )
-            if details:
-                x, _, attention = x
+        scores, residual = None, self.config.attention == "residual"
+        for block in self.layers_in_order:
+            if scores is not None:
+                shared["bias"] = scores
+            x = block(x, details=details or residual, **shared)
+            if details or residual:
+                x, _, attention, last = x
+                scores = last if residual else None
                 states.append(x)
                 attentions.append(attention)
+        if self.final_norm is not None:
+            x = _conditioned(self.final_norm, x, condition)
+            states[-1] = x
         return {"hidden": x, "states": states, "attentions": attentions} if details else x
 
-    def new_cache(self, batch: int, length: int) -> dict[str, Any]:
-        """An empty cache for decoding up to `length` tokens: keys and values of every block, and the tokens' facts.
+    def _relations(self, queries: Any, keys: Any) -> dict[str, Any]:
+        """What attention is told of distances: a bias, vectors, or nothing."""
+        if self.relative is None:
+            return {}
+        name = "relative" if self.config.position == "relative" else "bias"
+        return {name: self.relative(distances(queries, keys))}
+
+    def _memory_bias(self, queries: Any, memory: Any) -> dict[str, Any]:
+        if memory is None or self.config.position != "buckets_cross":
+            return {}
+        return {"memory_bias": self.relative(distances(queries, self.places(memory)))}
+
+    def new_cache(self, batch: int, length: int, memory: Any = None, memory_valid: Any = None) -> dict[str, Any]:
+        """An empty cache for decoding up to `length` tokens: keys and values of every layer, and the tokens' facts.
 
         Pass it as `cache=` and go on with the one that the call returns; everything has a fixed shape, so the step
         compiles once. A token is encoded when it is fed and never again: feed those that see each other, such as the
@@ -196,9 +184,10 @@ class Encoder(keras.layers.Layer):
             batch: number of sequences.
             length: slots, the most tokens that will ever be fed. A call that needs more raises `UserError`, except in
                 compiled code, which cannot tell.
+            memory, memory_valid: with `cross=True`, what every call will look at, as for a call.
 
         Raises:
-            UserError: more slots than the model has positions.
+            UserError: more slots than the model has positions, or no memory where one is needed.
 
         Example:
             >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
@@ -209,31 +198,38 @@ class Encoder(keras.layers.Layer):
             >>> hidden.shape, int(cache["length"])
             ((1, 1, 8), 3)
         """
-        if self.config.longest is not None and length > self.config.longest:
+        config = self.config
+        if config.longest is not None and length > config.longest:
             raise UserError(
-                f"expected a cache of at most {self.config.longest} tokens (the model's positions), found {length}"
+                f"expected a cache of at most {config.longest} tokens (the model's positions), found {length}"
             )
-        shape = (batch, length, self.config.num_heads, self.config.size_per_head)
-        return {
+        if (memory is None) == self.cross:
+            raise UserError(f"{self.name}: memory: expected {'one' if self.cross else 'none'}")
+        heads, width = config.num_kv_heads or config.num_heads, config.size_per_head
+        if config.attention == "gau":
+            heads, width = 1, config.intermediate_size
+        keys, values = (batch, length, heads, config.size_per_key), (batch, length, heads, width)
+        cache = {
             "length": ops.zeros((), "int32"),
-            "facts": {
-                name: ops.zeros((batch, length), "int32") for name in ("segments", "order", "documents", "valid")
-            },
+            "facts": {name: ops.zeros((batch, length), "int32") for name in FACTS},
             "blocks": [
-                {name: ops.zeros(shape, self.compute_dtype) for name in ("keys", "values")} for _ in self.blocks
+                {"keys": ops.zeros(keys, self.compute_dtype), "values": ops.zeros(values, self.compute_dtype)}
+                for _ in range(config.num_layers)
             ],
         }
+        if memory is not None:
+            if not self.built:
+                self.build()
+            memory = ops.convert_to_tensor(memory, self.compute_dtype)
+            if memory_valid is None:
+                memory_valid = ops.ones(ops.shape(memory)[:2], "bool")
+            cache["memory"] = memory_valid
+            for block, past in zip(self.layers_in_order, cache["blocks"], strict=True):
+                past["memory"] = block.cross.remember(memory)
+        return cache
 
     def _continue(
-        self,
-        tokens: Any,
-        segments: Any,
-        positions: Any,
-        valid: Any,
-        documents: Any,
-        order: Any,
-        mask: masks.Mask,
-        cache: dict[str, Any],
+        self, tokens: Any, given: dict[str, Any], mask: masks.Mask, condition: Any, cache: dict[str, Any]
     ) -> Any:
         """Feed more tokens after those in the cache; the cache keeps its keys' facts, so any rule works."""
         start, count, slots = cache["length"], ops.shape(tokens)[1], cache["facts"]["valid"].shape[1]
@@ -244,29 +240,76 @@ class Encoder(keras.layers.Layer):
         if isinstance(count, int) and count > room:
             raise UserError(f"the cache has {slots} slots and room for {room} more tokens, found {count}")
         at = start + ops.arange(count, dtype="int32")
-        if positions is None:
-            positions = at
-        valid = ops.not_equal(tokens, self.config.pad_id) if valid is None else valid
-        given = {"segments": segments, "order": order, "documents": documents, "valid": valid}
+        positions = at if given["positions"] is None else given["positions"]
+        valid = self.valid(tokens) if given["valid"] is None else given["valid"]
+        new = {**given, "valid": valid, "positions": ops.broadcast_to(positions, ops.shape(tokens))}
         facts = {
-            name: known if given[name] is None else ops.slice_update(known, (0, start), ops.cast(given[name], "int32"))
-            for name, known in cache["facts"].items()
+            name: past if new[name] is None else ops.slice_update(past, (0, start), ops.cast(new[name], "int32"))
+            for name, past in cache["facts"].items()
         }
-        rule = masks.Facts(slots, **{name: None if given[name] is None else facts[name] for name in facts})
+        told = {name: fact for name, fact in facts.items() if name != "positions" and new[name] is not None}
         written = ops.arange(slots, dtype="int32") < start + count
-        visible = ops.logical_and(per_head(mask.sees(rule, at, ops)), written)
-        x = self.embedding(tokens, segments=segments, positions=positions)
-        blocks = []
-        for block, past in zip(self.blocks, cache["blocks"], strict=True):
-            x, past, _ = block(x, visible=visible, positions=positions, cache=past, start=start)
+        visible = ops.logical_and(per_head(mask.sees(masks.Facts(slots, **told), at, ops)), written)
+        x = self.embedding(tokens, segments=given["segments"], positions=positions, condition=condition)
+        shared = {"visible": visible, "positions": positions, "condition": condition, "start": start}
+        shared |= self._relations(positions, facts["positions"])
+        if "memory" in cache:
+            shared["memory_visible"] = _as_keys(cache["memory"])
+            shared |= self._memory_bias(positions, cache["memory"])
+        blocks, residual = [], self.config.attention == "residual"
+        for block, past in zip(self.layers_in_order, cache["blocks"], strict=True):
+            x, past, _, scores = block(x, cache=past, details=residual, **shared)
+            if residual:
+                shared["bias"] = scores
             blocks.append(past)
-        return x, {"length": start + count, "facts": facts, "blocks": blocks}
+        if self.final_norm is not None:
+            x = _conditioned(self.final_norm, x, condition)
+        return x, {**cache, "length": start + count, "facts": facts, "blocks": blocks}
+
+    def valid(self, tokens: Any) -> Any:
+        """Which tokens are real where nobody says so: bools of the same shape."""
+        if self.config.pad_id is None:
+            return ops.ones(ops.shape(tokens), "bool")
+        return ops.not_equal(tokens, self.config.pad_id)
+
+    def _check(self, tokens: Any, facts: dict[str, Any], mask: Any, condition: Any, memory: Any) -> None:
+        """Say in one line what a call got wrong; compiled code, where values are not known, is believed."""
+        config = self.config
+        if not isinstance(mask, masks.Mask):
+            raise UserError(f"mask: expected a rule such as maskplay.masks.causal(), found {type(mask).__name__}")
+        kind = keras.backend.standardize_dtype(tokens.dtype)
+        if len(tokens.shape) != 2 or "float" in kind:
+            # Floats are refused because half precision would round ids above 2048.
+            raise UserError(f"tokens: expected integers (batch, length), found {kind} {tuple(tokens.shape)}")
+        for name, fact in facts.items():
+            shapes = [tuple(tokens.shape)] + [tuple(tokens.shape[1:])] * (name == "positions")
+            if fact is not None and not any(_alike(fact.shape, shape) for shape in shapes):
+                raise UserError(f"{name}: expected the tokens' shape {shapes[0]}, found {tuple(fact.shape)}")
+        if (memory is None) == self.cross:
+            raise UserError(f"{self.name}: memory: expected {'one' if self.cross else 'none'}")
+        wanted = None if config.condition_size is None else (tokens.shape[0], config.condition_size)
+        if (condition is None) != (wanted is None) or not (wanted is None or _alike(condition.shape, wanted)):
+            found = "none" if condition is None else tuple(condition.shape)
+            raise UserError(f"condition: expected {wanted or 'none'}, found {found}")
+        rows = config.longest and config.max_positions - config.first_position
+        limits = {"tokens": config.vocab_size, "segments": config.num_segments or None, "positions": rows}
+        if config.num_segments is None:
+            limits["segments"] = config.vocab_size
+        if config.position == "hierarchical":
+            limits["positions"] = config.longest
+        for name, ids in (("tokens", tokens), *facts.items()):
+            limit, values = limits.get(name), None if ids is None else _backend.known(ids)
+            if limit is not None and values is not None and values.size:
+                least, most = values.min(), values.max()
+                if least < 0 or most >= limit:
+                    raise UserError(f"{name}: expected ids from 0 to {limit - 1}, found {least if least < 0 else most}")
 
     def graph(self, mask: masks.Mask | None = None) -> keras.Model:
         """A functional view that shares the weights, for layer surgery and sub-models by name.
 
         Its layers are called `embedding`, `visibility`, `block_0`, `block_1`, …; its inputs `tokens`, `segments` (if
-        the model has segments) and the facts the mask needs beyond those.
+        the model has segments) and the facts the mask needs beyond those; `memory` and `condition` where they are
+        needed.
 
         Example:
             >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
@@ -279,6 +322,10 @@ class Encoder(keras.layers.Layer):
         names = ["segments"] if self.config.num_segments else []
         names += [name for name in sorted(mask.needs) if name not in ("valid", *names)]
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("tokens", *names)}
+        if self.cross:
+            inputs["memory"] = keras.Input((None, self.config.hidden_size), name="memory")
+        if self.config.condition_size is not None:
+            inputs["condition"] = keras.Input((self.config.condition_size,), name="condition")
         return keras.Model(inputs, self.call(**inputs, mask=mask), name=self.name)
 
     def compute_output_spec(
@@ -288,7 +335,8 @@ class Encoder(keras.layers.Layer):
         batch, length = tokens.shape
         states = keras.KerasTensor((batch, length, self.config.hidden_size), dtype=self.compute_dtype)
         if details:
-            attention = keras.KerasTensor((batch, self.config.num_heads, length, length), dtype=self.compute_dtype)
+            heads = 1 if self.config.attention == "gau" else self.config.num_heads
+            attention = keras.KerasTensor((batch, heads, length, length), dtype=self.compute_dtype)
             count = self.config.num_layers
             return {"hidden": states, "states": [states] * (count + 1), "attentions": [attention] * count}
         return states if cache is None else (states, cache)
@@ -297,7 +345,21 @@ class Encoder(keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict()}
+        return {**super().get_config(), "config": self.config.to_dict(), "cross": self.cross}
+
+
+def _as_keys(valid: Any) -> Any:
+    """`(batch, source)` as what every query and head may see, `(batch, 1, 1, source)`."""
+    return None if valid is None else ops.cast(valid, "bool")[:, None, None]
+
+
+def _conditioned(norm: keras.layers.Layer, x: Any, condition: Any) -> Any:
+    return norm(x) if condition is None else norm(x, condition)
+
+
+def _alike(found: Any, wanted: Any) -> bool:
+    """Whether shapes agree where both are known; an axis of 1 serves all."""
+    return len(found) == len(wanted) and all(a in (b, 1) or None in (a, b) for a, b in zip(found, wanted))
 
 
 def submodel(model: keras.Model, inputs: str | list[str], outputs: str | list[str]) -> keras.Model:

@@ -13,27 +13,33 @@ from maskplay import masks
 from maskplay.config import Config
 from maskplay.encoder import Encoder
 from maskplay.errors import UserError
-from maskplay.layers.heads import MaskedTokens, NextSentence, Pooler
+from maskplay.layers.heads import MaskedTokens, NextSentence, Pooler, ReplacedTokens, TokenScores
 
-HEADS = ("pooler", "nsp", "mlm")
+HEADS = ("pooler", "nsp", "mlm", "rtd", "lm")
+SCORES = ("mlm", "lm")  # heads that score tokens
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class LanguageModel(keras.Model):
-    """An encoder and the heads that stand on it.
+    """An encoder and the heads that stand on it; where the config has decoder layers, a decoder between them.
 
     Args:
         config: a `Config`, or its dictionary.
-        heads: some of "pooler", "nsp" (needs the pooler) and "mlm".
+        heads: some of "pooler", "nsp" (needs the pooler), "mlm" (BERT's masked-token scores), "rtd" (ELECTRA's
+            replaced-token detection) and "lm" (plain scores, tied or not: GPT, T5, LLaMA, RoFormerV2).
 
     Call arguments: those of `Encoder`, and
-        at: ints `(batch, positions)`: score masked tokens only at these places, which saves most of the head's work.
+        at: ints `(batch, positions)`: score tokens only at these places, which saves most of the head's work.
+        decoder_tokens: ints `(batch, target)`, where there is a decoder; its output is then what heads stand on.
+        decoder_mask: who sees whom among them, default `masks.causal()`.
+        decoder_valid: bools `(batch, target)`, for a `decoder_mask` with padding.
 
     Returns: a dictionary with "hidden" `(batch, length, hidden)` and, for the heads there are, "pooled"
-    `(batch, hidden)`, "nsp" logits `(batch, 2)`, "mlm" logits `(batch, length or positions, vocab_size)`.
+    `(batch, hidden)`, "nsp" logits `(batch, 2)`, "mlm" or "lm" logits `(batch, length or positions, vocab_size)`, "rtd"
+    logits `(batch, length)`; with a decoder also "encoded", the encoder's output.
 
     Raises:
-        UserError: an unknown head, or "nsp" without "pooler".
+        UserError: an unknown head, "nsp" without "pooler", or no decoder tokens where there is a decoder.
 
     Example:
         >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
@@ -42,7 +48,9 @@ class LanguageModel(keras.Model):
         {'hidden': (1, 3, 8), 'pooled': (1, 8), 'nsp': (1, 2), 'mlm': (1, 3, 10)}
     """
 
-    def __init__(self, config: Config | dict[str, Any], heads: Sequence[str] = HEADS, **kwargs: Any) -> None:
+    def __init__(
+        self, config: Config | dict[str, Any], heads: Sequence[str] = ("pooler", "nsp", "mlm"), **kwargs: Any
+    ) -> None:
         kwargs.setdefault("name", "language_model")
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
@@ -50,26 +58,45 @@ class LanguageModel(keras.Model):
             raise UserError(f"expected heads among {', '.join(HEADS)}, found {', '.join(unknown)}")
         if "nsp" in heads and "pooler" not in heads:
             raise UserError("the head 'nsp' reads the pooler: ask for heads=('pooler', 'nsp', …)")
+        if config.num_decoder_layers and set(heads) - {"lm"}:
+            raise UserError(f"expected no head but 'lm' on a decoder, found {', '.join(heads)}")
         self.heads = tuple(head for head in HEADS if head in heads)
-        policy, size, spread = self.dtype_policy, config.size_of_embedding, config.initializer_range
+        policy, spread = self.dtype_policy, config.initializer_range
         self.encoder = Encoder(config, dtype=policy)
-        self.pooler = self.nsp = self.mlm = None
+        self.decoder = self.pooler = self.nsp = self.mlm = self.rtd = self.lm = None
+        if config.num_decoder_layers:
+            own = config.but(num_layers=config.num_decoder_layers, num_decoder_layers=0)
+            self.decoder = Encoder(own, cross=True, embedding=self.encoder.embedding, dtype=policy)
         if "pooler" in heads:
             self.pooler = Pooler(config.hidden_size, config.pooler_activation, spread, dtype=policy, name="pooler")
         if "nsp" in heads:
             self.nsp = NextSentence(dtype=policy, name="nsp")
         if "mlm" in heads:
             self.mlm = MaskedTokens(
-                config.vocab_size, size, config.activation, config.norm_epsilon, spread, dtype=policy, name="mlm"
+                config.vocab_size,
+                self.encoder.embedding.width,
+                config.activation.removeprefix("gated_"),
+                config.norm_epsilon,
+                spread,
+                config.condition_size,
+                dtype=policy,
+                name="mlm",
             )
+        if "rtd" in heads:
+            self.rtd = ReplacedTokens(config.activation.removeprefix("gated_"), spread, dtype=policy, name="rtd")
+        if "lm" in heads:
+            scale = config.hidden_size**-0.5 if config.scores.endswith("_scaled") else 1.0
+            tied = config.scores.startswith("tied")
+            self.lm = TokenScores(config.vocab_size, tied, scale, spread, dtype=policy, name="lm")
 
     def build(self, input_shape: Any = None) -> None:
-        if not self.encoder.built:
-            self.encoder.build()
+        for stack in (self.encoder, self.decoder):
+            if stack is not None and not stack.built:
+                stack.build()
         hidden = (None, None, self.config.hidden_size)
-        for head, shape in ((self.pooler, hidden), (self.nsp, hidden[1:]), (self.mlm, hidden)):
+        for head in (self.pooler, self.nsp, self.mlm, self.rtd, self.lm):
             if head is not None and not head.built:
-                head.build(shape)
+                head.build(hidden[1:] if head is self.nsp else hidden)
         self.built = True
 
     def call(
@@ -82,8 +109,14 @@ class LanguageModel(keras.Model):
         order: Any = None,
         mask: masks.Mask | None = masks.padding(),
         at: Any = None,
+        condition: Any = None,
+        decoder_tokens: Any = None,
+        decoder_mask: masks.Mask | None = None,
+        decoder_valid: Any = None,
         training: bool | None = None,
     ) -> dict[str, Any]:
+        if (decoder_tokens is None) == (self.decoder is not None):
+            raise UserError(f"decoder_tokens: expected {'none' if self.decoder is None else 'some: this has a decoder'}")
         hidden = self.encoder(
             tokens,
             segments=segments,
@@ -92,37 +125,66 @@ class LanguageModel(keras.Model):
             documents=documents,
             order=order,
             mask=mask,
+            condition=condition,
             training=training,
         )
         results = {"hidden": hidden}
+        if self.decoder is not None:
+            if valid is None:
+                valid = self.encoder.valid(tokens)
+            hidden = self.decoder(
+                decoder_tokens,
+                valid=decoder_valid,
+                mask=decoder_mask or masks.causal(),
+                memory=hidden,
+                memory_valid=valid,
+                condition=condition,
+                training=training,
+            )
+            results = {"hidden": hidden, "encoded": results["hidden"]}
         if self.pooler is not None:
             results["pooled"] = self.pooler(hidden)
         if self.nsp is not None:
             results["nsp"] = self.nsp(results["pooled"])
-        if self.mlm is not None:
-            results["mlm"] = self.score(hidden if at is None else ops.take_along_axis(hidden, at[..., None], axis=1))
+        if self.rtd is not None:
+            results["rtd"] = self.rtd(hidden)
+        if self.mlm is not None or self.lm is not None:
+            name = "lm" if self.mlm is None else "mlm"
+            places = hidden if at is None else ops.take_along_axis(hidden, at[..., None], axis=1)
+            results[name] = self.score(places, condition)
         return results
 
-    def score(self, hidden: Any) -> Any:
-        """Masked-token logits `(batch, positions, vocab_size)` of hidden states `(batch, positions, hidden)`."""
-        if self.mlm is None:
-            raise UserError("this model has no masked-token head, so it cannot score tokens")
-        return self.mlm(hidden, unembed=self.encoder.embedding.unembed)
+    def score(self, hidden: Any, condition: Any = None) -> Any:
+        """Token logits `(batch, positions, vocab_size)` of hidden states `(batch, positions, hidden)`."""
+        unembed = self.encoder.embedding.unembed
+        if self.mlm is not None:
+            return self.mlm(hidden, unembed=unembed, condition=condition)
+        if self.lm is not None:
+            return self.lm(hidden, unembed=unembed)
+        raise UserError("this model has no head that scores tokens ('mlm' or 'lm')")
 
-    def compute_output_spec(self, tokens: Any, *facts: Any, at: Any = None, **others: Any) -> dict[str, Any]:
+    def compute_output_spec(
+        self, tokens: Any, *facts: Any, at: Any = None, decoder_tokens: Any = None, **others: Any
+    ) -> dict[str, Any]:
         # By hand: backends that infer shapes by tracing cannot take a rule as an argument.
         hidden = self.encoder.compute_output_spec(tokens)
-        batch, length, _ = hidden.shape
         results = {"hidden": hidden}
+        if self.decoder is not None:
+            hidden = self.decoder.compute_output_spec(decoder_tokens)
+            results = {"hidden": hidden, "encoded": results["hidden"]}
+        batch, length, _ = hidden.shape
         if self.pooler is not None:
             results["pooled"] = keras.KerasTensor((batch, self.config.hidden_size), dtype=self.compute_dtype)
         if self.nsp is not None:
             results["nsp"] = keras.KerasTensor((batch, 2), dtype=self.compute_dtype)
-        if self.mlm is not None:
+        if self.rtd is not None:
+            results["rtd"] = keras.KerasTensor((batch, length), dtype=self.compute_dtype)
+        if self.mlm is not None or self.lm is not None:
             shape = (batch, length if at is None else at.shape[1], self.config.vocab_size)
             # The token table is not rounded to half precision, so neither are the scores.
-            dtype = keras.backend.result_type(self.compute_dtype, self.variable_dtype)
-            results["mlm"] = keras.KerasTensor(shape, dtype=dtype)
+            tied = self.lm is None or self.lm.tied
+            dtype = keras.backend.result_type(self.compute_dtype, self.variable_dtype) if tied else self.compute_dtype
+            results["lm" if self.mlm is None else "mlm"] = keras.KerasTensor(shape, dtype=dtype)
         return results
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:

@@ -20,7 +20,7 @@ class Visibility(keras.layers.Layer):
     """Evaluate a static mask over the facts of a call, for attention layers to apply.
 
     Args:
-        pad_id: where `valid` is not given, tokens with this id are padding.
+        pad_id: where `valid` is not given, tokens with this id are padding; None = none are.
 
     Shapes: tokens and facts `(batch, length)`; returns booleans broadcastable to `(batch, 1, length, length)`.
 
@@ -29,7 +29,7 @@ class Visibility(keras.layers.Layer):
         (1, 1, 3, 3)
     """
 
-    def __init__(self, pad_id: int = 0, **kwargs: Any) -> None:
+    def __init__(self, pad_id: int | None = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pad_id = pad_id
 
@@ -43,7 +43,7 @@ class Visibility(keras.layers.Layer):
         mask: masks.Mask | None = None,
     ) -> Any:
         if valid is None:
-            valid = ops.not_equal(tokens, self.pad_id)
+            valid = ops.ones_like(tokens, "bool") if self.pad_id is None else ops.not_equal(tokens, self.pad_id)
         facts = masks.Facts(ops.shape(tokens)[1], segments, order, documents, valid)
         return per_head((mask or masks.padding()).sees(facts, None, ops))
 
@@ -65,7 +65,7 @@ def per_head(visible: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class Attention(keras.layers.Layer):
-    """Multi-head self-attention over what each token may see.
+    """Multi-head attention over what each token may see, among the tokens themselves or over a memory.
 
     Args:
         num_heads: number of heads.
@@ -74,18 +74,28 @@ class Attention(keras.layers.Layer):
         position: a layer `(x, positions) -> x` that turns queries and keys, such as `Rotary`; None for none here.
         dropout: rate on the probabilities while training.
         initializer_range: standard deviation of fresh kernels.
+        num_kv_heads: heads of keys and values, each serving num_heads / num_kv_heads of the queries'; None = num_heads.
+        key_size: width of a head's queries and keys; None = head_size.
+        use_bias: whether the linear maps have a bias.
+        scaled: divide scores by √key_size (T5 does not).
 
     Call arguments:
         x: `(batch, queries, hidden)`.
+        memory: `(batch, keys, hidden)`, what is looked at; None = x itself.
         visible: booleans broadcastable to `(batch, 1, queries, keys)`, None = everything is seen.
         causal: a token sees itself and the past (exclusive with `visible`).
         positions: ints `(queries,)` or `(batch, queries)` for `position`, default 0, 1, …
+        bias: added to the scores, broadcastable to `(batch, heads, queries, keys)`, such as `RelativeBias` gives.
+        relative: a vector for each pair, added to keys and to values, broadcastable to
+            `(batch, queries, keys, head_size)`, such as `RelativeSinusoids` gives.
         cache: `{"keys", "values"}`, each `(batch, slots, heads, head_size)`; with `start`, this call's keys and values
             are written at slots start, start + 1, …, and queries look at all slots (`visible` must say which are real).
-        details: also return the probabilities `(batch, heads, queries, keys)`.
+            Without `start` the cache holds a memory's (`remember`), and nothing is written.
+        details: also return the probabilities and the scores without the bias, both `(batch, heads, queries, keys)`.
 
     Returns:
-        `(batch, queries, output_size)`; with a cache or details a tuple `(output, cache | None, probabilities | None)`.
+        `(batch, queries, output_size)`; with a cache or details a tuple
+        `(output, cache | None, probabilities | None, scores | None)`.
 
     Example:
         >>> Attention(2, 4)(ops.ones((1, 3, 8)), causal=True).shape
@@ -100,6 +110,10 @@ class Attention(keras.layers.Layer):
         position: keras.layers.Layer | None = None,
         dropout: float = 0.0,
         initializer_range: float = 0.02,
+        num_kv_heads: int | None = None,
+        key_size: int | None = None,
+        use_bias: bool = True,
+        scaled: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -109,70 +123,90 @@ class Attention(keras.layers.Layer):
         self.position = position
         self.rate = dropout
         self.initializer_range = initializer_range
-        width = num_heads * head_size
-        self.query, self.key, self.value = (
-            keras.layers.Dense(width, kernel_initializer=_normal(initializer_range), dtype=self.dtype_policy, name=name)
-            for name in ("query", "key", "value")
-        )
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.key_size = key_size or head_size
+        self.use_bias = use_bias
+        self.scaled = scaled
+        self.query = self._dense(num_heads * self.key_size, "query")
+        self.key = self._dense(self.num_kv_heads * self.key_size, "key")
+        self.value = self._dense(self.num_kv_heads * head_size, "value")
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
-    def build(self, input_shape: Any) -> None:
-        self.output_dense = keras.layers.Dense(
-            self.output_size or input_shape[-1],
-            kernel_initializer=_normal(self.initializer_range),
-            dtype=self.dtype_policy,
-            name="output",
+    def _dense(self, width: int, name: str) -> keras.layers.Dense:
+        kernel = _normal(self.initializer_range)
+        return keras.layers.Dense(
+            width, use_bias=self.use_bias, kernel_initializer=kernel, dtype=self.dtype_policy, name=name
         )
+
+    def build(self, input_shape: Any) -> None:
+        self.output_dense = self._dense(self.output_size or input_shape[-1], "output")
         for dense in (self.query, self.key, self.value):
             dense.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.num_heads * self.head_size))
 
+    def remember(self, memory: Any) -> dict[str, Any]:
+        """A memory's keys and values, to be given as `cache` to calls that look at nothing else."""
+        return {
+            "keys": self._heads(self.key, memory, self.key_size, self.num_kv_heads),
+            "values": self._heads(self.value, memory, self.head_size, self.num_kv_heads),
+        }
+
+    def _heads(self, dense: keras.layers.Dense, x: Any, size: int, heads: int) -> Any:
+        # Flat: under JAX a kernel's gradient over two token axes is a transposing copy and a slower product.
+        return ops.reshape(dense(ops.reshape(x, (-1, x.shape[-1]))), (-1, ops.shape(x)[1], heads, size))
+
     def call(
         self,
         x: Any,
+        memory: Any = None,
         visible: Any = None,
         causal: bool = False,
         positions: Any = None,
+        bias: Any = None,
+        relative: Any = None,
         cache: dict[str, Any] | None = None,
         start: Any = None,
         details: bool = False,
         training: bool | None = None,
     ) -> Any:
-        if causal and (visible is not None or cache is not None):
+        if causal and (visible is not None or cache is not None or memory is not None):
             raise ValueError(f"{self.name}: causal=True stands alone; combine rules in the mask instead")
-        # Flat: under JAX a kernel's gradient over two token axes is a transposing copy and a slower product.
-        flat, length = ops.reshape(x, (-1, x.shape[-1])), ops.shape(x)[1]
-        query, key, value = (
-            ops.reshape(dense(flat), (-1, length, self.num_heads, self.head_size))
-            for dense in (self.query, self.key, self.value)
-        )
+        length = ops.shape(x)[1]
+        query = self._heads(self.query, x, self.key_size, self.num_heads)
+        if cache is not None and start is None:
+            key, value = cache["keys"], cache["values"]
+        else:
+            key, value = self.remember(x if memory is None else memory).values()
         if self.position is not None:
             if positions is None:
                 positions = ops.arange(length)
             query, key = self.position(query, positions), self.position(key, positions)
-        # Scaled here: in half precision the plain product of long vectors may overflow.
-        query = query / math.sqrt(self.head_size)
-        if cache is not None:
+        if self.scaled:
+            # Scaled here: in half precision the plain product of long vectors may overflow.
+            query = query / math.sqrt(self.key_size)
+        if cache is not None and start is not None:
             cache = {
                 "keys": ops.slice_update(cache["keys"], (0, start, 0, 0), ops.cast(key, cache["keys"].dtype)),
                 "values": ops.slice_update(cache["values"], (0, start, 0, 0), ops.cast(value, cache["values"].dtype)),
             }
             key, value = cache["keys"], cache["values"]
-        if details or (training and self.rate):
-            mixed, probabilities = self._written_out(query, key, value, visible, causal, training)
+        if self.num_kv_heads != self.num_heads:
+            share = self.num_heads // self.num_kv_heads
+            key, value = ops.repeat(key, share, axis=2), ops.repeat(value, share, axis=2)
+        written_out = bias is not None or relative is not None or self.key_size != self.head_size
+        if written_out or details or (training and self.rate):
+            mixed, probabilities, scores = self._written_out(query, key, value, visible, causal, bias, relative, training)
         else:
             # A mask that differs between examples must not reach TPU flash attention, which reads one for the batch.
-            mixed, probabilities = (
-                ops.dot_product_attention(
-                    query,
-                    key,
-                    value,
-                    mask=visible,
-                    scale=1.0,
-                    is_causal=causal,
-                    flash_attention=None if visible is None else False,
-                ),
-                None,
+            probabilities = scores = None
+            mixed = ops.dot_product_attention(
+                query,
+                key,
+                value,
+                mask=visible,
+                scale=1.0,
+                is_causal=causal,
+                flash_attention=None if visible is None else False,
             )
             if visible is not None:
                 # Kernels spread a row that sees nothing evenly; by the library's rule it is 0.
@@ -180,18 +214,34 @@ class Attention(keras.layers.Layer):
                 mixed = ops.where(alive, mixed, ops.zeros_like(mixed))
         output = self.output_dense(ops.reshape(mixed, (-1, self.num_heads * self.head_size)))
         output = ops.reshape(output, (-1, length, output.shape[-1]))
-        return (output, cache, probabilities) if details or cache is not None else output
+        if details or cache is not None:
+            return (output, cache, probabilities, scores) if details else (output, cache, None, None)
+        return output
 
     def _written_out(
-        self, query: Any, key: Any, value: Any, visible: Any, causal: bool, training: bool | None
-    ) -> tuple[Any, Any]:
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        visible: Any,
+        causal: bool,
+        bias: Any,
+        relative: Any,
+        training: bool | None,
+    ) -> tuple[Any, Any, Any]:
         scores = ops.einsum("bqhd,bkhd->bhqk", query, key)
+        if relative is not None:
+            scores = scores + ops.transpose(ops.matmul(query, ops.swapaxes(relative, -1, -2)), (0, 2, 1, 3))
+        biased = scores if bias is None else scores + ops.cast(bias, scores.dtype)
         if causal:
             at = ops.arange(ops.shape(query)[1])
             visible = (at[None, :] <= at[:, None])[None, None]
-        probabilities = ops.cast(masked_softmax(scores, visible), self.compute_dtype)
+        probabilities = ops.cast(masked_softmax(biased, visible), self.compute_dtype)
         dropped = self.dropout(probabilities, training=training)
-        return ops.einsum("bhqk,bkhd->bqhd", dropped, value), probabilities
+        mixed = ops.einsum("bhqk,bkhd->bqhd", dropped, value)
+        if relative is not None:
+            mixed = mixed + ops.matmul(ops.transpose(dropped, (0, 2, 1, 3)), relative)
+        return mixed, probabilities, scores
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None
@@ -205,6 +255,10 @@ class Attention(keras.layers.Layer):
             "position": keras.saving.serialize_keras_object(self.position),
             "dropout": self.rate,
             "initializer_range": self.initializer_range,
+            "num_kv_heads": self.num_kv_heads,
+            "key_size": self.key_size,
+            "use_bias": self.use_bias,
+            "scaled": self.scaled,
         }
 
     @classmethod

@@ -1,24 +1,25 @@
-"""From token ids to vectors: token + segment + position, normalized, dropped out, projected when factorised."""
+"""From token ids to vectors: token (+ segment) (+ position), normalized, dropped out, projected when factorised."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from maskplay.config import Config
+from maskplay.config import TABLES, Config
 from maskplay.errors import UserError
-from maskplay.layers.norm import LayerNorm
+from maskplay.layers.norm import norm_of
 from maskplay.layers.position import LearnedPosition
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class Embedding(keras.layers.Layer):
-    """The sum of a token's vectors, as BERT embeds.
+    """The sum of a token's vectors, finished as `config.embedding` says.
 
     Args:
         config: a `Config`, or its dictionary.
 
-    Call arguments: tokens, segments (default all 0) and positions (default 0, 1, …), ints `(batch, length)`.
+    Call arguments: tokens, segments (default all 0) and positions (default 0, 1, …), ints `(batch, length)`, and a
+        condition `(batch, condition_size)` where the config has one.
 
     Returns: `(batch, length, hidden_size)`.
 
@@ -34,45 +35,56 @@ class Embedding(keras.layers.Layer):
     def __init__(self, config: Config | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
-        size = config.size_of_embedding
-        policy = self.dtype_policy
+        policy, size = self.dtype_policy, config.size_of_embedding
+        # Where vectors are added: behind the projection when that comes first.
+        self.width = config.hidden_size if config.embedding == "projected_first" else size
         self.token = keras.layers.ReversibleEmbedding(
             config.vocab_size, size, embeddings_initializer=_normal(config), dtype=policy, name="token"
         )
-        self.segment = self.position = self.projection = None
+        self.segment = self.position = self.norm = self.projection = None
         if config.num_segments:
             self.segment = keras.layers.Embedding(
-                config.num_segments, size, embeddings_initializer=_normal(config), dtype=policy, name="segment"
+                config.num_segments, self.width, embeddings_initializer=_normal(config), dtype=policy, name="segment"
             )
-        if config.position in ("learned", "hierarchical"):
+        if config.position in TABLES:
             self.position = LearnedPosition(
                 config.max_positions,
-                size,
+                self.width,
                 hierarchical=config.position == "hierarchical",
                 initializer_range=config.initializer_range,
                 dtype=policy,
                 name="position",
             )
-        self.norm = LayerNorm(config.norm_epsilon, dtype=policy, name="norm")
+        if config.embedding != "plain":
+            self.norm = norm_of(config, dtype=policy, name="norm")
         self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
-        if size != config.hidden_size:
+        if size != config.hidden_size or config.embedding == "projected_first":
             self.projection = keras.layers.Dense(
-                config.hidden_size, kernel_initializer=_normal(config), dtype=policy, name="projection"
+                config.hidden_size,
+                use_bias=config.has_bias and config.embedding != "projected_first",
+                kernel_initializer=_normal(config),
+                dtype=policy,
+                name="projection",
             )
 
     def build(self, input_shape: Any = None) -> None:
-        size = self.config.size_of_embedding
         for layer in (self.token, self.segment, self.position):
             if layer is not None:
                 layer.build((None, None))
-        for layer in (self.norm, self.projection):
-            if layer is not None:
-                layer.build((None, None, size))
+        if self.norm is not None:
+            self.norm.build((None, None, self.width))
+        if self.projection is not None:
+            self.projection.build((None, None, self.config.size_of_embedding))
 
-    def call(self, tokens: Any, segments: Any = None, positions: Any = None) -> Any:
+    def call(self, tokens: Any, segments: Any = None, positions: Any = None, condition: Any = None) -> Any:
         total = self.token(tokens)
+        first = self.config.embedding == "projected_first"
+        if first:
+            total = self.projection(total)
         if self.segment is not None:
             total = total + self.segment(ops.zeros_like(tokens) if segments is None else segments)
+        elif self.config.num_segments is None and segments is not None:
+            total = total + self.token(segments)
         if self.position is not None:
             if positions is None:
                 length, longest = tokens.shape[1], self.config.longest
@@ -82,13 +94,20 @@ class Embedding(keras.layers.Layer):
                         "load the checkpoint with position='hierarchical'"
                     )
                 positions = ops.arange(ops.shape(tokens)[1])
-            where = self.position(positions)
+            where = self.position(positions + self.config.first_position)
             total = total + (where[None] if len(where.shape) == 2 else where)
-        total = self.dropout(self.norm(total))
-        return total if self.projection is None else self.projection(total)
+        if self.norm is not None:
+            total = self.norm(total) if condition is None else self.norm(total, condition)
+        total = self.dropout(total)
+        return total if self.projection is None or first else self.projection(total)
 
     def unembed(self, x: Any) -> Any:
-        """Scores over the vocabulary with the token table, tied: `(…, embedding)` to `(…, vocab_size)`."""
+        """Scores over the vocabulary with the token table, tied: `(…, embedding)` to `(…, vocab_size)`.
+
+        Where tokens are projected first, x is `(…, hidden)` and goes back through the same projection.
+        """
+        if self.config.embedding == "projected_first":
+            x = ops.matmul(x, ops.transpose(ops.cast(self.projection.kernel, x.dtype)))
         return self.token(x, reverse=True)
 
     def compute_output_shape(self, tokens_shape: Any, **others: Any) -> Any:

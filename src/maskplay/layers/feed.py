@@ -1,4 +1,4 @@
-"""The feed-forward sub-layer: widen, activate, narrow."""
+"""The feed-forward sub-layer: widen, activate (or gate), narrow. Gates: "GLU Variants" (arXiv:2002.05202)."""
 
 from typing import Any
 
@@ -10,11 +10,12 @@ from maskplay.layers.activation import activation
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class FeedForward(keras.layers.Layer):
-    """outer(act(inner(x))), position by position.
+    """outer(act(inner(x))), position by position; gated: outer(act(gate(x)) · inner(x)).
 
     Args:
         inner_size: width in the middle.
-        activation: one of `config.ACTIVATIONS`.
+        activation: one of `config.ACTIVATIONS`, or of them with "gated_" in front.
+        use_bias: whether the linear maps have a bias.
         initializer_range: standard deviation of fresh kernels.
 
     Shapes: `(…, hidden)` to the same.
@@ -25,26 +26,41 @@ class FeedForward(keras.layers.Layer):
     """
 
     def __init__(
-        self, inner_size: int, activation: str = "gelu", initializer_range: float = 0.02, **kwargs: Any
+        self,
+        inner_size: int,
+        activation: str = "gelu",
+        initializer_range: float = 0.02,
+        use_bias: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.inner_size = inner_size
         self.activation = activation
         self.initializer_range = initializer_range
+        self.use_bias = use_bias
+
+    @property
+    def gated(self) -> bool:
+        return self.activation.startswith("gated_")
 
     def build(self, input_shape: Any) -> None:
-        for name, width in (("inner", self.inner_size), ("outer", input_shape[-1])):
-            kernel = keras.initializers.TruncatedNormal(stddev=self.initializer_range)
-            setattr(
-                self, name, keras.layers.Dense(width, kernel_initializer=kernel, dtype=self.dtype_policy, name=name)
+        for name in ("gate", "inner", "outer") if self.gated else ("inner", "outer"):
+            dense = keras.layers.Dense(
+                input_shape[-1] if name == "outer" else self.inner_size,
+                use_bias=self.use_bias,
+                kernel_initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+                dtype=self.dtype_policy,
+                name=name,
             )
-        self.inner.build(input_shape)
-        self.outer.build((*input_shape[:-1], self.inner_size))
+            dense.build((*input_shape[:-1], self.inner_size) if name == "outer" else input_shape)
+            setattr(self, name, dense)
 
     def call(self, x: Any) -> Any:
         # Flat: under JAX a kernel's gradient over two token axes is a transposing copy and a slower product.
         flat = ops.reshape(x, (-1, x.shape[-1]))
-        return ops.reshape(self.outer(activation(self.activation)(self.inner(flat))), ops.shape(x))
+        act = activation(self.activation.removeprefix("gated_"))
+        middle = act(self.gate(flat)) * self.inner(flat) if self.gated else act(self.inner(flat))
+        return ops.reshape(self.outer(middle), ops.shape(x))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -55,4 +71,5 @@ class FeedForward(keras.layers.Layer):
             "inner_size": self.inner_size,
             "activation": self.activation,
             "initializer_range": self.initializer_range,
+            "use_bias": self.use_bias,
         }

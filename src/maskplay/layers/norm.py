@@ -1,6 +1,7 @@
-"""Layer normalization, optionally conditioned on a vector.
+"""Layer normalization, optionally conditioned on a vector, and its simplification that only divides by the length.
 
-Source: "Layer Normalization" (arXiv:1607.06450); the conditional form 条件Layer Normalization (kexue.fm/archives/7124).
+Sources: "Layer Normalization" (arXiv:1607.06450); the conditional form 条件Layer Normalization (kexue.fm/archives/7124);
+"Root Mean Square Layer Normalization" (arXiv:1910.07467).
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from maskplay.config import Config
 from maskplay.errors import UserError
 
 
@@ -63,3 +65,54 @@ class LayerNorm(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon, "condition_size": self.condition_size}
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class RMSNorm(keras.layers.Layer):
+    """Divide the last axis by its root mean square, then scale by gamma.
+
+    The mean square is taken in float32 whatever the policy.
+
+    Args:
+        epsilon: added to the mean square.
+        scale: multiply by a learned gamma (T5, LLaMA); False: no parameters (RoFormerV2, GAU-α).
+
+    Shapes: `(…, features)` to the same.
+
+    Example:
+        >>> [round(float(x), 4) for x in RMSNorm(0.0)(ops.array([[3.0, 4.0]]))[0]]
+        [0.8485, 1.1314]
+    """
+
+    def __init__(self, epsilon: float = 1e-6, scale: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.scale = scale
+
+    def build(self, input_shape: Any) -> None:
+        if self.scale:
+            self.gamma = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="gamma")
+
+    def call(self, x: Any) -> Any:
+        kind = "float64" if self.compute_dtype == "float64" else "float32"
+        x = ops.cast(x, kind)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(x * ops.cast(self.gamma, kind) if self.scale else x, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon, "scale": self.scale}
+
+
+def norm_of(config: Config, **kwargs: Any) -> keras.layers.Layer:
+    """The normalization that a config names; keyword arguments are Keras' own (`name`, `dtype`).
+
+    Example:
+        >>> norm_of(Config(vocab_size=10, norm="unit"), name="norm").scale
+        False
+    """
+    if config.norm == "layer":
+        return LayerNorm(config.norm_epsilon, config.condition_size, **kwargs)
+    return RMSNorm(config.norm_epsilon, scale=config.norm == "rms", **kwargs)
