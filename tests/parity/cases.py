@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.references import huggingface, tensors
+from parity.references import gpt2, huggingface, llama, tensors
 from parity.references.tensors import Table, Weights
 
 CAST = Path(__file__).parent / "golden" / "cast"
@@ -235,9 +235,18 @@ def hugging() -> list[Case]:
     """Hugging Face's own files, computed by transformers. `model_type` and `architectures` are as it writes them."""
 
     def row(name: str, family: str, architecture: str, form: Callable[..., Table], config: dict, **rest) -> Case:
-        model = {"T5": "t5", "MT": "mt5", "GP": "gpt2", "Ll": "llama", "Al": "albert", "El": "electra", "Ro": "roberta"}
+        model = {
+            "T5": "t5",
+            "MT": "mt5",
+            "GP": "gpt2",
+            "Ll": "llama",
+            "Al": "albert",
+            "El": "electra",
+            "Ro": "roberta",
+            "Ne": "nezha",
+        }
         said = {"architectures": [architecture], "model_type": model[architecture[:2]], **config}
-        return case(name, family, "huggingface", form, said, oracle=TRANSFORMERS, **rest)
+        return case(name, family, "huggingface", form, said, **{"oracle": TRANSFORMERS, **rest})
 
     causal = {"mask": "causal() & padding()"}
     electra = {**HF_SMALL, "embedding_size": 16}
@@ -275,8 +284,60 @@ def hugging() -> list[Case]:
             seed=53),
         row("llama_hf_tied", "llama", "LlamaForCausalLM", huggingface.llama, wide, **causal, lengths=(12, 12, 12),
             seed=54),
+        # transformers 5 has no NEZHA any more. Distances beyond 4 share their vectors here.
+        row("nezha_hf", "nezha", "NezhaForPreTraining", huggingface.nezha, {**HF_SMALL, "max_relative_position": 4},
+            oracle="transformers 4.49.0", seed=55),
     ]  # fmt: skip
 
 
-ROWS = [*encoders(), *conditional(), *decoders(), *encoder_decoders(), *hugging()]
+NUMPY = "numpy"
+
+
+def formulas() -> list[Case]:
+    """Files of programs that no longer run, computed by the formulas in references/."""
+    openai = {"n_vocab": 37, "n_ctx": 14, "n_embd": 24, "n_head": 3, "n_layer": 2}
+    header = {"dim": 24, "hidden_dim": 40, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 37}
+    header["max_seq_len"] = 32
+    electra = {**SMALL, "embedding_size": 16, "layer_norm_eps": 1e-12}
+    albert = {**ALBERT, "layer_norm_eps": 1e-12, "ln_type": "postln"}
+    del albert["num_hidden_groups"], albert["inner_group_num"]
+    preln, said = {**albert, "ln_type": "preln"}, {"oracle": NUMPY}
+    causal = {"mask": "causal() & padding()", **said}
+    whole, stored = {**causal, "lengths": (12, 12, 12)}, {"given": {"shared": False}}
+    return [
+        case("gpt2_openai", "gpt2", "openai", gpt2.table, openai, **causal, seed=60),
+        case("llama2c", "llama", "llama2c", llama.table, header, **whole, seed=61),
+        case("llama2c_classifier", "llama", "llama2c", llama.table, header, **whole, **stored, seed=62),
+        case("albert_brightmart", "albert", "brightmart", tensors.brightmart_albert, albert, **said, seed=63),
+        case("albert_brightmart_preln", "albert", "brightmart", tensors.brightmart_albert, preln, **said, seed=64),
+        case("electra_generator", "electra_generator", "google", tensors.google_electra, electra, **said, seed=65,
+             given={"generator": True}),
+        case("electra_generator_wide", "electra_generator", "google", tensors.google_electra, **said, seed=66,
+             config={**electra, "embedding_size": 24}, given={"generator": True}),
+    ]  # fmt: skip
+
+
+ROWS = [*encoders(), *conditional(), *decoders(), *encoder_decoders(), *hugging(), *formulas()]
 CASES: dict[str, Case] = {row.name: row for row in ROWS}
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real tiny checkpoint in the shared data folder, which the repository does not hold, and what comes of it."""
+
+    name: str
+    family: str
+    path: str
+    tokenizer: str | None = None
+
+    def golden(self) -> dict[str, np.ndarray]:
+        """`tokens` (length,), `logits` (length, vocabulary); of language models that were trained `greedy`, `text`."""
+        with np.load(CAST / f"{self.name}.npz", allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+
+REAL = [
+    Real("real_gpt2", "gpt2", "ckpt_toy_tf/keras-gpt-2/toy_checkpoint"),
+    Real("real_stories260k", "llama", "ckpt_stories260k/stories260K.bin", "ckpt_stories260k/tok512.bin"),
+    Real("real_aidreams260k", "llama", "ckpt_stories260k/aidreams260K.bin", "ckpt_stories260k/aidreams_tok512.bin"),
+]

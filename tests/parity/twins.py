@@ -178,8 +178,9 @@ def outputs(twin: transformers.PreTrainedModel, given: dict[str, np.ndarray], pa
         name = type(twin).__name__
         kind = "discriminator" if name == "ElectraForPreTraining" else "mlm"
         found["logits" if name.endswith(("LMHeadModel", "CausalLM", "ConditionalGeneration")) else kind] = logits
-    if "sop_logits" in full:
-        found["nsp"] = torch.log_softmax(full.sop_logits, -1)
+    for order in ("sop_logits", "seq_relationship_logits"):
+        if order in full:
+            found["nsp"] = torch.log_softmax(full[order], -1)
     return {name: value.numpy() for name, value in found.items() if value is not None}
 
 

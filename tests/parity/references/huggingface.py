@@ -35,6 +35,16 @@ def blocks(root: str, config: dict) -> Table:
     return table
 
 
+def nezha(config: dict) -> Table:
+    """NezhaForPreTraining of transformers 4; the table of distances is computed."""
+    hidden = config["hidden_size"]
+    table = embeddings("nezha.", config) | blocks("nezha.", config) | linear("nezha.pooler.dense", hidden, hidden)
+    del table["nezha.embeddings.position_embeddings.weight"]
+    table |= linear("cls.predictions.transform.dense", hidden, hidden)
+    table |= scale("cls.predictions.transform.LayerNorm", hidden) | linear("cls.seq_relationship", hidden, 2)
+    return table | {"cls.predictions.bias": ("bias", (config["vocab_size"],))}
+
+
 def roberta(config: dict, head: bool = True) -> Table:
     """RobertaForMaskedLM, or RobertaModel, which has a pooler and no prefix."""
     hidden, root = config["hidden_size"], "roberta." if head else ""

@@ -1,8 +1,8 @@
 """The tensors of each checkpoint form: name, kind and shape, and how random ones are drawn.
 
 A table maps a name of the file to `(kind, shape)`. Kinds: `table` (embeddings), `kernel` (inputs, outputs), `linear`
-(outputs, inputs), `bias`, `gamma`. Each tensor's stream is seeded by the case and its own name, so that no order
-matters, and consists of uniform numbers, whose bits NumPy does not change between versions.
+(outputs, inputs), `bias`, `gamma`, `computed` (not drawn). Each tensor's stream is seeded by the case and its own name,
+so that no order matters, and consists of uniform numbers, whose bits NumPy does not change between versions.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Weights = dict[str, np.ndarray]
 
 
 def draw(table: Table, seed: int) -> Weights:
-    """The table's arrays in float32. Scales are far above the usual 0.02, so that every tensor matters."""
-    return {name: _one(name, seed, *entry) for name, entry in table.items()}
+    """The table's arrays in float32, but for computed ones. Scales are far above 0.02, so that every tensor matters."""
+    return {name: _one(name, seed, *entry) for name, entry in table.items() if entry[0] != "computed"}
 
 
 def _one(name: str, seed: int, kind: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
@@ -60,10 +60,6 @@ def scale(name: str, size: int, bias: bool = True) -> Table:
     """A PyTorch layer norm, or RMS norm without a bias."""
     table: Table = {f"{name}.weight": ("gamma", (size,))}
     return table | ({f"{name}.bias": ("bias", (size,))} if bias else {})
-
-
-def vocabulary(config: dict) -> int:
-    return config.get("vocab_size", config.get("n_vocab"))
 
 
 def google_block(layer: str, config: dict, bias: bool = True) -> Table:
