@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from maskplay.errors import UserError
 from maskplay.text import Tokenizer
-from maskplay.text.tokenizer import IDEOGRAPHS, SEPARATORS
+from maskplay.text.wordpiece import IDEOGRAPHS, SEPARATORS
 from text import reference
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -203,7 +203,7 @@ def test_separators_always_stand_alone():
     """What the cut relies on: each of them ends a word, whatever follows, and Rust does not take it for a letter."""
     for character in [*SEPARATORS, *map(chr, range(0x3400, 0x4DC0, 97)), *map(chr, range(0x4E00, 0xA000, 997))]:
         for tokenizer in (cased, uncased):
-            assert tokenizer._words(f"x{character}x") in (["x", "x"], ["x", character, "x"])
+            assert tokenizer._kind.words(f"x{character}x") in (["x", "x"], ["x", character, "x"])
     assert set("\u3400\u4dbf\u4e00\u9fff") <= set(IDEOGRAPHS)
 
 
@@ -396,14 +396,14 @@ def test_broken_vocabularies(tmp_path, content, message):
 
 
 def test_nothing_to_load(tmp_path):
-    with pytest.raises(UserError, match="expected a tokenizer .tokenizer.json or vocab.txt., found neither"):
+    with pytest.raises(UserError, match="expected a tokenizer .tokenizer.json or .* or vocab.txt., found none of them"):
         Tokenizer.load(tmp_path)
     with pytest.raises(UserError, match="absent.txt: cannot be read"):
         Tokenizer.from_vocab(tmp_path / "absent.txt")
 
 
 def test_too_many_tokens(monkeypatch):
-    monkeypatch.setattr("maskplay.text.vocabulary.VOCAB_TOKENS", 10)
+    monkeypatch.setattr("maskplay.text.kind.VOCAB_TOKENS", 10)
     assert len(Tokenizer.from_vocab(TINY[:10])) == 10
     with pytest.raises(UserError, match="line 11: expected at most 10 tokens"):
         Tokenizer.from_vocab(TINY[:11])
@@ -412,7 +412,7 @@ def test_too_many_tokens(monkeypatch):
 @pytest.mark.parametrize(
     "where, value, message",
     [
-        ("model.type", "BPE", "expected a BERT tokenizer"),
+        ("model.type", "BPE", "expected a list of merges"),
         ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}, "expected a BERT tokenizer"),
         ("normalizer", None, "expected a BERT tokenizer"),
         ("model", [], "expected a BERT tokenizer"),

@@ -1,5 +1,6 @@
 """Text in, token ids out, and the way back to the characters."""
 
-from maskplay.text.tokenizer import Encoding, Tokenizer
+from maskplay.text.encoding import Encoding
+from maskplay.text.tokenizer import Tokenizer
 
 __all__ = ["Encoding", "Tokenizer"]

@@ -53,3 +53,17 @@ def spaced(text: str, token: str) -> bool:
 def without_surrogates(text: str) -> str:
     """Half a surrogate pair, which Rust refuses, becomes U+FFFD, which BERT ignores; every offset stays."""
     return SURROGATES.sub("\ufffd", text)
+
+
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """A token's span without the spaces at its ends, unless it is nothing but spaces.
+
+    Example:
+        >>> trimmed("a bc", 1, 4), trimmed("a b", 1, 2)
+        ((2, 4), (1, 2))
+    """
+    span = text[start:end]
+    core = span.strip()
+    if len(core) == len(span) or not core:
+        return start, end
+    return start + len(span) - len(span.lstrip()), end - len(span) + len(span.rstrip())

@@ -1,81 +1,48 @@
 """The tokenizer: text to token ids with character offsets, and back.
 
-BERT's WordPiece (cased, uncased, Chinese) run by the Rust package `tokenizers`. Rust only splits text into pieces;
-special tokens and truncation are added here, in the open, because Rust panics on some of their settings and keeps
-others as state shared by all threads. A tokenizer never changes: every edit of the vocabulary returns a new one.
+One class for every kind of vocabulary: WordPiece, words, byte-level BPE, SentencePiece, llama2.c. A kind only splits
+text; special tokens, truncation and checks are here, the same for all. A tokenizer never changes: every edit of the
+vocabulary returns a new one.
 """
 
 import json
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from string import ascii_lowercase, digits
 from typing import Any, Self
-
-import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from maskplay.errors import UserError
 from maskplay.storage import write_atomically
-from maskplay.text.characters import is_asian, is_punctuation, spaced, without_surrogates
-from maskplay.text.vocabulary import (
-    PIECE,
-    SPECIALS,
-    WORD_LIMIT,
-    Added,
-    Vocabulary,
-    index_tokens,
-    read_google,
-    read_rust,
-    read_vocab,
-)
-
-# Characters that always stand alone for BERT: text cut in front of one splits into the same pieces as the whole text.
-# Brackets are left out because of [MASK], the underscore because Rust counts it among the letters.
-SEPARATORS = " \t\n\r\u3000!\"#$%&'()*+,-./:;<=>?@^`{|}~，。、！？；：（）《》「」『』【】“”‘’…—"
-IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff"
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """One encoded text (or pair): five lists of the same length, one entry a token.
-
-    Attributes:
-        ids: vocabulary ids.
-        segments: 0 up to and including the first [SEP], 1 after it.
-        offsets: `(start, end)`, the token's characters in its own original text; `(0, 0)` for [CLS] and [SEP].
-            Tokens made of one character (a decomposed Hangul syllable) share its span.
-        tokens: vocabulary strings.
-        parts: 0 for tokens of the text, 1 for tokens of its pair, None for [CLS] and [SEP].
-    """
-
-    ids: list[int]
-    segments: list[int]
-    offsets: list[tuple[int, int]]
-    tokens: list[str]
-    parts: list[int | None]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from maskplay.text import folders, wordpiece
+from maskplay.text.byte_bpe import ByteBPE, guessed, read_pair
+from maskplay.text.characters import without_surrogates
+from maskplay.text.encoding import Encoding
+from maskplay.text.forms import BERT, named
+from maskplay.text.kind import Kind, Pieces
+from maskplay.text.llama2c import read_llama2c
+from maskplay.text.sentence_pieces import read_model
+from maskplay.text.vocabulary import in_order
+from maskplay.text.wordpiece import WordPiece
+from maskplay.text.words import Segmenter, segmented
 
 
 class Tokenizer:
-    """WordPiece as BERT defines it, with offsets into the original text.
+    """Text to ids with offsets into the original text, and back, for every kind of vocabulary.
 
-    Made by `from_vocab`, `load` or `from_characters`. Special tokens are recognised by name: [PAD], [UNK], [CLS],
-    [SEP], [MASK]; text that happens to spell one is ordinary text.
+    Made by `load` (a folder or file of any kind), `from_vocab` (BERT's WordPiece, words), `from_merges` (byte-level
+    BPE: RoBERTa, GPT-2), `from_sentencepiece` (ALBERT, T5, LLaMA), `from_llama2c` or `from_characters`. Text that
+    happens to spell a special token is ordinary text.
 
     Attributes:
         vocab: token to id, in id order; not to be changed.
-        lowercase: whether text is lower-cased (and stripped of accents) before it is split.
-        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+        form: the special tokens by role, and what stands around a text.
+        lowercase: whether text is lower-cased before it is split.
+        pad_id, unk_id, cls_id, sep_id, mask_id, bos_id, eos_id: ids of the special tokens, None where there is none
+            (`special` asks for one that must be there).
 
     Source: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, and its released tokenization.py; where the two
-    differ (final sigma, characters younger than Unicode 8) ids are those of the `tokenizers` package.
+    differ (final sigma, characters younger than Unicode 8) ids are those of the `tokenizers` package. The sources of
+    the other kinds stand in their files.
 
     Example:
         >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "我", "爱", "play", "##ing"]
@@ -89,71 +56,139 @@ class Tokenizer:
         '我爱playing'
     """
 
-    def __init__(self, vocabulary: Vocabulary, where: str = "vocabulary") -> None:
+    def __init__(self, kind: Kind, where: str = "vocabulary") -> None:
         """A checked vocabulary; `where` is what errors call it.
 
         Raises:
             UserError: a token is empty, repeated or not text, or a special token is missing.
         """
-        self.vocab = index_tokens(vocabulary.tokens, where)
-        self._vocabulary = replace(vocabulary, tokens=tuple(self.vocab), added=tuple(vocabulary.added))
-        self._tokens = self._vocabulary.tokens
-        self.lowercase = vocabulary.lowercase
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.vocab[name] for name in SPECIALS)
-        self._plain = self._rust()
-        added = [token for token, _, _ in vocabulary.added]
-        inside = {*"".join(added), *"".join(map(self._normalized, added))}
-        separators = "".join(c for c in SEPARATORS if c not in inside)
-        self._separator = re.compile(f"[{re.escape(separators)}{'' if added else IDEOGRAPHS}]")
+        kind.check(where)
+        self._kind = kind
+        self.vocab, self.form = kind.vocab, kind.form
+        self.lowercase: bool = getattr(kind, "lowercase", False)
+        ids = {role: self.vocab[token] for role, token in self.form.roles.items()}
+        self.pad_id, self.unk_id = ids.get("pad"), ids.get("unk")
+        self.cls_id, self.sep_id, self.mask_id = ids.get("cls"), ids.get("sep"), ids.get("mask")
+        self.bos_id, self.eos_id = ids.get("bos"), ids.get("eos")
+        form = self.form
+        self._before, self._between, self._after = (
+            [self.vocab[token] for token in tokens] for tokens in (form.before, form.between, form.after)
+        )
+        # [UNK] is not hidden: it stands for something that was there.
+        self._hidden = {self.vocab[token] for token in form.specials if token != form.unk or form.unk == form.eos}
 
     # Opening and saving
 
     @classmethod
-    def from_vocab(cls, source: str | os.PathLike[str] | Sequence[str], lowercase: bool = True) -> Self:
-        """A tokenizer from a vocab.txt (one token a line) or from a list of tokens.
+    def load(cls, path: str | os.PathLike[str], segmenter: Segmenter | None = None) -> Self:
+        """The tokenizer in a model folder, or in one file of it, whatever its kind.
+
+        The first of these decides: tokenizer.json (WordPiece, byte-level BPE, SentencePiece), tokenizer.bin (llama2.c),
+        spiece.model or tokenizer.model, vocab.json with merges.txt (or OpenAI's encoder.json with vocab.bpe),
+        vocab.txt. tokenizer_config.json beside it gives case and special tokens. Google's checkpoints come without it;
+        then the vocabulary decides: one that holds a word with a capital letter is cased, one of Chinese words is split
+        by jieba first (or by `segmenter`).
+
+        Raises:
+            UserError: nothing to load, half of a pair, or it is malformed or not supported; names the file.
+            MissingExtra: a .model file without the package sentencepiece.
+        """
+        return cls(*folders.read(Path(path), segmenter))
+
+    @staticmethod
+    def lies_in(folder: str | os.PathLike[str]) -> bool:
+        """Whether a folder holds a file that `load` would open."""
+        return folders.lies_in(Path(folder)) is not None
+
+    @classmethod
+    def from_vocab(
+        cls,
+        source: str | os.PathLike[str] | Sequence[str],
+        lowercase: bool = True,
+        segmenter: Segmenter | None = None,
+    ) -> Self:
+        """BERT's WordPiece from a vocab.txt (one token a line) or from a list of tokens.
+
+        Args:
+            source: the file or the tokens.
+            lowercase: whether text is lower-cased (and stripped of accents) before it is split.
+            segmenter: for WoBERT and T5-PEGASUS: any function from a text to its words; those that are in the
+                vocabulary become one token. A vocabulary of Chinese words gets jieba if none is given.
 
         Raises:
             UserError: the file cannot be read, is not UTF-8, is too large, or holds no usable vocabulary.
         """
-        if isinstance(source, (str, os.PathLike)):
-            return cls(Vocabulary(read_vocab(Path(source)), lowercase), f"{source}")
-        return cls(Vocabulary(source, lowercase))
+        path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        tokens = source if path is None else wordpiece.read_vocab(path)
+        where = "vocabulary" if path is None else f"{path}"
+        plain = WordPiece(tuple(tokens), BERT, (), lowercase)  # pyrefly: ignore[bad-argument-type]
+        plain.check(where)
+        return cls(segmented(plain, {}, segmenter, where), where)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """The tokenizer in a model folder: tokenizer.json if there is one, else vocab.txt.
+    def from_merges(
+        cls,
+        vocab: str | os.PathLike[str] | Mapping[str, int],
+        merges: str | os.PathLike[str] | Sequence[tuple[str, str]],
+        form: str | None = None,
+    ) -> Self:
+        """Byte-level BPE from vocab.json and merges.txt, or from a dictionary and a list of pairs.
 
-        Beside vocab.txt, tokenizer_config.json says whether to lower-case. Google's checkpoints come without it; then
-        the vocabulary decides: one that holds a word with a capital letter is cased.
+        Args:
+            vocab: token to id; ids 0, 1, 2 ... each once.
+            merges: pairs of tokens, the first to be merged first.
+            form: "roberta" (`<s> a </s></s> b </s>`), "gpt2" (nothing around the text) or "plain" (no special tokens);
+                by default the one whose special tokens are there.
 
         Raises:
-            UserError: nothing to load, or it is malformed or not BERT's WordPiece; names the file.
-        """
-        for name, read in (("tokenizer.json", read_rust), ("vocab.txt", read_google)):
-            path = Path(folder) / name
-            if path.is_file():
-                return cls(read(path), f"{path}")
-        raise UserError(f"{folder}: expected a tokenizer (tokenizer.json or vocab.txt), found neither")
+            UserError: a file cannot be read, or the two do not belong together.
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write vocab.txt, tokenizer_config.json and tokenizer.json, which `transformers` opens as well."""
-        rust = self._rust(SPECIALS)
-        rust.post_processor = processors.TemplateProcessing(
-            single="[CLS]:0 $A:0 [SEP]:0",
-            pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-            special_tokens=[("[CLS]", self.cls_id), ("[SEP]", self.sep_id)],
-        )
-        rust.decoder = decoders.WordPiece(prefix=PIECE)
-        settings = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.lowercase,
-            "strip_accents": self._vocabulary.strip_accents,
-            "tokenize_chinese_chars": True,
-        }
-        folder = Path(folder)
-        write_atomically(folder / "vocab.txt", "".join(f"{token}\n" for token in self._tokens))
-        write_atomically(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
-        write_atomically(folder / "tokenizer.json", rust.to_str(pretty=True))
+        Example:
+            >>> from maskplay.text.byte_bpe import CHARACTER
+            >>> vocab = {token: i for i, token in enumerate([*CHARACTER.values(), "Ġa", "ab"])}
+            >>> tokenizer = Tokenizer.from_merges(vocab, [("Ġ", "a"), ("a", "b")])
+            >>> tokenizer.encode("ab ab é").tokens
+            ['ab', 'Ġa', 'b', 'Ġ', 'Ã', '©']
+        """
+        if isinstance(vocab, (str, os.PathLike)) != isinstance(merges, (str, os.PathLike)):
+            raise UserError("expected two files, or a dictionary and a list of pairs")
+        if isinstance(vocab, (str, os.PathLike)) and isinstance(merges, (str, os.PathLike)):
+            return cls(read_pair(Path(vocab), Path(merges), named(form)), f"{vocab}")
+        tokens, pairs = in_order(vocab, "vocabulary"), [] if isinstance(merges, (str, os.PathLike)) else merges
+        return cls(ByteBPE(tokens, named(form) or guessed(tokens), (), tuple((a, b) for a, b in pairs)))
+
+    @classmethod
+    def from_sentencepiece(
+        cls,
+        path: str | os.PathLike[str],
+        form: str | None = None,
+        lowercase: bool | None = None,
+        sentinels: int | None = None,
+    ) -> Self:
+        """A SentencePiece model file, unigram or BPE.
+
+        Args:
+            path: spiece.model, tokenizer.model ...
+            form: "albert" (`[CLS] a [SEP] b [SEP]`), "t5" (`a </s> b </s>`), "llama" (`<s> a`) or "plain" (nothing
+                around the text); by default the one whose special tokens are there.
+            lowercase: ALBERT only; by default what tokenizer_config.json says, else true.
+            sentinels: T5 only: how many tokens `<extra_id_0>` ... follow the model's own; by default what
+                tokenizer_config.json says, else 100, none if the model holds them itself (mT5).
+
+        Raises:
+            CheckpointError: it is damaged, or a kind of model that is not supported.
+            MissingExtra: the package sentencepiece is not installed.
+        """
+        return cls(read_model(Path(path), named(form), lowercase, sentinels), f"{path}")
+
+    @classmethod
+    def from_llama2c(cls, path: str | os.PathLike[str]) -> Self:
+        """llama2.c's tokenizer.bin.
+
+        Raises:
+            CheckpointError: it is another file, or a damaged one.
+        """
+        return cls(read_llama2c(Path(path)), f"{path}")
 
     @classmethod
     def from_characters(cls, texts: Iterable[str], max_size: int) -> Self:
@@ -171,43 +206,34 @@ class Tokenizer:
             >>> list(tokenizer.vocab)[-3:]
             ['山', '高', '水']
         """
-        latin = [*ascii_lowercase, *digits]
-        chosen = dict.fromkeys([*SPECIALS, *latin, *(PIECE + c for c in latin)])
-        if max_size < len(chosen):
-            raise UserError(
-                f"max_size: expected at least {len(chosen)} (special tokens, a-z and 0-9), found {max_size}"
-            )
-        raw: Counter[str] = Counter()
-        for text in texts:
-            raw.update(text)
-        split = cls.from_vocab(list(chosen))
-        counts: Counter[tuple[str, ...]] = Counter()
-        for character, count in raw.items():
-            # Between two letters a character shows its nature: gone, a gap, a word of its own, or part of the word.
-            words = split._words(f"x{character}x")
-            if len(words) == 1:
-                counts.update({(c, PIECE + c): count for c in words[0][1:-1]})
-            else:
-                counts.update({(word,): count for word in words[1:-1]})
-        for forms, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            new = [form for form in forms if form not in chosen]
-            if len(chosen) + len(new) <= max_size:
-                chosen.update(dict.fromkeys(new))
-        return cls.from_vocab(list(chosen))
+        return cls(wordpiece.of_characters(texts, max_size))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files that `load` and `transformers` open: tokenizer_config.json, and by kind
+
+        WordPiece: vocab.txt, tokenizer.json. Byte-level BPE: vocab.json, merges.txt, tokenizer.json. SentencePiece:
+        spiece.model (LLaMA: tokenizer.model), or tokenizer.json if it came from one. llama2.c: tokenizer.bin and
+        tokenizer.model.
+        """
+        folder = Path(folder)
+        self._kind.write(folder)
+        settings = json.dumps(self._kind.settings(), indent=2, ensure_ascii=False)
+        write_atomically(folder / "tokenizer_config.json", settings + "\n")
 
     # Encoding
 
     def encode(
         self, text: str, pair: str | None = None, max_length: int | None = None, specials: bool = False
     ) -> Encoding:
-        """One text or pair as `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`.
+        """One text or pair with its special tokens: for BERT `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`.
 
         Args:
             text: any string.
             pair: a second string.
             max_length: most tokens in all, special ones included; what is too long is cut on the right, of a pair the
                 longer one first. A long text is read only as far as it is needed.
-            specials: read "[MASK]" in the text as the mask token. Otherwise no text can produce a special token.
+            specials: read "[MASK]" in the text as the mask token, "<extra_id_0>" as a sentinel. Otherwise no text can
+                produce a special token.
 
         Raises:
             UserError: not a string, or no room for the special tokens.
@@ -231,83 +257,82 @@ class Tokenizer:
         partners = dict(zip(second, pieces[len(texts) :]))
         return [self._assemble(pieces[i], partners.get(i), rooms[i]) for i in range(len(texts))]
 
-    @staticmethod
-    def _room(max_length: int | None, pair: str | None) -> int | None:
+    def _room(self, max_length: int | None, pair: str | None) -> int | None:
         if max_length is None:
             return None
-        least = 2 if pair is None else 3
+        specials = len(self._before) + len(self._after) + (0 if pair is None else len(self._between))
+        least = max(specials, 1)
         if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < least:
             raise UserError(f"max_length: expected at least {least} (the special tokens), found {max_length!r}")
-        return max_length - least
+        return max_length - specials
 
-    def _pieces(self, texts: list[Any], rooms: list[int | None], specials: bool) -> list[tokenizers.Encoding]:
+    def _pieces(self, texts: list[Any], rooms: list[int | None], specials: bool) -> list[Pieces]:
         """Each text's pieces; where a room is given, at least that many pieces or all there are.
 
-        A long text is not read to its end: its beginning is split, up to a separator, and a longer beginning only if
-        that gave too few pieces.
+        A long text is not read to its end: its beginning is split, up to a place where its kind may cut, and a longer
+        beginning only if that gave too few pieces.
         """
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
-        rust = self._cloze if specials else self._plain
-        found: dict[int, tokenizers.Encoding] = {}
+        found: dict[int, Pieces] = {}
         pending, reach = list(range(len(texts))), 2
         while pending:
             heads = [self._head(texts[i], rooms[i], reach) for i in pending]
-            encodings = rust.encode_batch(heads, add_special_tokens=False)
-            for i, head, encoding in zip(pending, heads, encodings):
+            for i, head, pieces in zip(pending, heads, self._kind.split(heads, specials)):
                 room = rooms[i]
-                if room is None or len(head) == len(texts[i]) or len(encoding) >= room:
-                    found[i] = encoding
+                if room is None or len(head) == len(texts[i]) or len(pieces.ids) >= room:
+                    found[i] = pieces
             pending, reach = [i for i in pending if i not in found], reach * 4
         return [found[i] for i in range(len(texts))]
 
     def _head(self, text: str, room: int | None, reach: int) -> str:
         if room is not None and len(text) > (room + 16) * reach:
-            separator = self._separator.search(text, (room + 16) * reach)
-            text = text[: separator.start()] if separator else text
+            text = text[: self._kind.cut(text, (room + 16) * reach)]
         return without_surrogates(text)
 
-    def _assemble(self, a: tokenizers.Encoding, b: tokenizers.Encoding | None, room: int | None) -> Encoding:
+    def _assemble(self, a: Pieces, b: Pieces | None, room: int | None) -> Encoding:
         ids, more = a.ids, [] if b is None else b.ids
         m, n = len(ids), len(more)
         if room is not None and m + n > room:
             # Dropping the last token of the longer text, of the second when equal, again and again, ends here.
             n = min(n, max(room // 2, room - m))
             m = min(m, room - n)
-        ids = [self.cls_id, *ids[:m], self.sep_id]
-        offsets = [(0, 0), *a.offsets[:m], (0, 0)]
-        parts: list[int | None] = [None, *[0] * m, None]
-        segments = [0] * (m + 2)
+        before, between, after = self._before, self._between, self._after
+        ids = [*before, *ids[:m]]
+        offsets = [*[(0, 0)] * len(before), *a.offsets[:m]]
+        parts: list[int | None] = [*[None] * len(before), *[0] * m]
+        segments = [0] * len(ids)
+        second = 0
         if b is not None:
-            ids += [*more[:n], self.sep_id]
-            offsets += [*b.offsets[:n], (0, 0)]
-            parts += [*[1] * n, None]
-            segments += [1] * (n + 1)
-        return Encoding(ids, segments, offsets, [self._tokens[i] for i in ids], parts)
+            second = self.form.second
+            ids += [*between, *more[:n]]
+            offsets += [*[(0, 0)] * len(between), *b.offsets[:n]]
+            parts += [*[None] * len(between), *[1] * n]
+            segments += [*[0] * len(between), *[second] * n]
+        ids += after
+        offsets += [(0, 0)] * len(after)
+        parts += [None] * len(after)
+        segments += [second] * len(after)
+        return Encoding(ids, segments, offsets, [self._kind.tokens[i] for i in ids], parts)
 
     # Decoding
 
     def decode(self, ids: Iterable[int], skip_specials: bool = True) -> str:
-        """Readable text: pieces joined, no spaces beside Chinese characters, English punctuation set close.
+        """Readable text; byte-level BPE gives back exactly what was encoded.
 
-        `skip_specials` leaves out all special tokens but [UNK], which stands for something that was there.
+        `skip_specials` leaves out all special tokens but [UNK], which stands for something that was there. Bytes that
+        are no UTF-8 become U+FFFD.
 
         Raises:
             UserError: an id is not in the vocabulary.
         """
-        hidden = {self.pad_id, self.cls_id, self.sep_id, self.mask_id} if skip_specials else set()
-        text = ""
-        for token in self.tokens(i for i in ids if i not in hidden):
-            if token.startswith(PIECE) and len(token) > len(PIECE):
-                text += token.removeprefix(PIECE)
-            else:
-                text += f" {token}" if spaced(text, token) else token
-        return text
+        hidden = self._hidden if skip_specials else set()
+        return self._kind.join(self.tokens(i for i in ids if i not in hidden))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The vocabulary strings of ids; `UserError` for an id outside the vocabulary."""
-        return [self._tokens[self._checked(i)] for i in ids]
+        return [self._kind.tokens[self._checked(i)] for i in ids]
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """The ids of vocabulary strings; `UserError` for a string that is not a token."""
@@ -317,9 +342,25 @@ class Tokenizer:
                 raise UserError(f"{token!r} is not a token of this vocabulary")
         return [self.vocab[token] for token in tokens]
 
+    def special(self, role: str) -> int:
+        """The id of the special token with a role (pad, unk, cls, sep, mask, bos, eos) that is needed.
+
+        Raises:
+            UserError: this form has no such token.
+
+        Example:
+            >>> Tokenizer.from_characters(["山"], max_size=80).special("mask")
+            4
+        """
+        token = self.form.roles.get(role)
+        if token is None:
+            there = ", ".join(f"{role} {token}" for role, token in self.form.roles.items()) or "none at all"
+            raise UserError(f"this {self._kind.name} tokenizer has no {role} token; its special tokens: {there}")
+        return self.vocab[token]
+
     def _checked(self, i: int) -> int:
-        if not 0 <= i < len(self._tokens):
-            raise UserError(f"token id {i}: the vocabulary has ids 0 to {len(self._tokens) - 1}")
+        if not 0 <= i < len(self.vocab):
+            raise UserError(f"token id {i}: the vocabulary has ids 0 to {len(self.vocab) - 1}")
         return int(i)
 
     # Editing the vocabulary
@@ -327,37 +368,52 @@ class Tokenizer:
     def keep(self, ids: Sequence[int]) -> Self:
         """A new tokenizer with these tokens only, numbered in this order.
 
-        Row `j` of the shortened embedding is row `ids[j]` of the old one.
+        Row `j` of the shortened embedding is row `ids[j]` of the old one. A text all of whose tokens are kept is split
+        into the same tokens as before; any other is split into what is left. For that a vocabulary needs more than the
+        tokens themselves: its special tokens, bytes, and what its tokens are merged from; `complete` adds them.
 
         Raises:
-            UserError: an id is unknown or repeated, or a special token is left out.
+            UserError: an id is unknown or repeated, or something that is needed is left out.
         """
         tokens = self.tokens(ids)
-        kept = set(tokens)
-        return self._with(tokens, [added for added in self._vocabulary.added if added.token in kept])
+        chosen = set(ids)
+        if len(chosen) != len(tokens):
+            twice = next(token for token in tokens if tokens.count(token) > 1)
+            raise UserError(f"the token {twice!r} is in the list already")
+        missing = self.tokens(sorted(self._kind.needs(chosen) - chosen))
+        if missing:
+            some = " ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+            raise UserError(f"cannot keep these tokens alone: missing {some}, which they need; complete(ids) adds them")
+        return type(self)(self._kind.keep(ids))
+
+    def complete(self, ids: Iterable[int]) -> list[int]:
+        """The ids and after them, in order, the others without which `keep` cannot keep them."""
+        chosen = list(dict.fromkeys(self._checked(i) for i in ids))
+        return [*chosen, *sorted(self._kind.needs(chosen) - set(chosen))]
 
     def simplified(self) -> list[int]:
         """Ids worth keeping for plain Chinese text, in their old order: about 13,600 of bert-base-chinese's 21,128.
 
         Left out are pieces and entries of several characters that hold a Chinese character (`##中`: BERT makes every
         Chinese character a word, so it cannot occur), kana, Hangul or punctuation (`##の`, `[unused1]`, `...`).
-        Special tokens, added tokens, single characters, Latin words and pieces stay.
+        Special tokens, added tokens, single characters, Latin words and pieces stay, and in a vocabulary of words
+        Chinese words.
+
+        Raises:
+            UserError: the vocabulary is not WordPiece.
 
         Source: `load_vocab(simplified=True)` of bert4keras.
         """
-        wanted = {*SPECIALS, *(added.token for added in self._vocabulary.added)}
-
-        def keeps(token: str) -> bool:
-            text = token.removeprefix(PIECE)
-            return token in wanted or len(token) == 1 or not any(is_asian(c) or is_punctuation(c) for c in text)
-
-        return [i for token, i in self.vocab.items() if keeps(token)]
+        if not isinstance(self._kind, WordPiece):
+            raise UserError(f"only a WordPiece vocabulary can be simplified, this is {self._kind.name}")
+        return self._kind.simplified()
 
     def add(self, tokens: Sequence[str]) -> Self:
-        """A new tokenizer with these tokens appended; in text they are matched as a whole, before WordPiece.
+        """A new tokenizer with these tokens appended; in text they are matched as a whole, before the rest is split.
 
-        A token may be of several Chinese characters ("机器学习"). One that begins or ends with a letter is not found
-        inside a longer word; a lower-case tokenizer finds it in any case.
+        A token may be of several Chinese characters ("机器学习"). In WordPiece, one that begins or ends with a letter
+        is not found inside a longer word, and a lower-case tokenizer finds it in any case; elsewhere it is found
+        wherever it stands. llama2.c's file has no such tokens.
 
         Raises:
             UserError: a token is empty, holds a space, starts with ##, or is (but for case) in the vocabulary already.
@@ -367,69 +423,27 @@ class Tokenizer:
             >>> tokenizer.encode("我爱机器学习").tokens
             ['[CLS]', '[UNK]', '[UNK]', '机器学习', '[SEP]']
         """
-        forms = {self._normalized(added.token) for added in self._vocabulary.added}
-        for token in tokens:
-            form = self._normalized(token)
-            if not form.strip() or token.startswith(PIECE) or any(c.isspace() for c in token):
-                raise UserError(f"cannot add {token!r}: expected text without spaces that does not start with {PIECE}")
-            if form in forms or token in self.vocab:
-                raise UserError(f"cannot add {token!r}: it is in the vocabulary already")
-            forms.add(form)
-        new = [Added(token, single_word=not self._alone(token[0]) or not self._alone(token[-1])) for token in tokens]
-        return self._with([*self._tokens, *tokens], [*self._vocabulary.added, *new])
-
-    def _with(self, tokens: Sequence[str], added: Sequence[Added]) -> Self:
-        return type(self)(replace(self._vocabulary, tokens=tokens, added=added))
+        return type(self)(self._kind.add(list(tokens)))
 
     # The rest
 
     @property
     def vocab_size(self) -> int:
         """How many tokens there are."""
-        return len(self._tokens)
+        return len(self.vocab)
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self.vocab)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tokenizer) and self._vocabulary == other._vocabulary
+        return isinstance(other, Tokenizer) and self._kind == other._kind
 
     def __hash__(self) -> int:
-        return hash(self._vocabulary)
+        return hash(self._kind)
 
     def __repr__(self) -> str:
-        return f"Tokenizer({len(self)} tokens, {'lower-case' if self.lowercase else 'cased'})"
+        case = "lower-case" if self.lowercase else "cased"
+        return f"Tokenizer({self._kind.name}, {len(self)} tokens, {case})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._vocabulary,)
-
-    def _normalized(self, text: str) -> str:
-        return self._plain.normalizer.normalize_str(without_surrogates(text))
-
-    def _alone(self, character: str) -> bool:
-        """Whether a character is a word of its own wherever it stands: Chinese characters and punctuation."""
-        return len(self._words(f"x{character}x")) == 3
-
-    def _words(self, text: str) -> list[str]:
-        return [word for word, _ in self._plain.pre_tokenizer.pre_tokenize_str(self._normalized(text))]
-
-    def _rust(self, specials: Sequence[str] = ()) -> tokenizers.Tokenizer:
-        """The Rust tokenizer; `specials` are the names it finds in text. It is never changed after this."""
-        rust = tokenizers.Tokenizer(
-            models.WordPiece(
-                self.vocab, unk_token="[UNK]", max_input_chars_per_word=WORD_LIMIT, continuing_subword_prefix=PIECE
-            )
-        )
-        accents = self._vocabulary.strip_accents
-        rust.normalizer = normalizers.BertNormalizer(
-            clean_text=True, handle_chinese_chars=True, strip_accents=accents, lowercase=self.lowercase
-        )
-        rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        rust.add_special_tokens(list(specials))
-        for added in self._vocabulary.added:
-            rust.add_tokens([AddedToken(added.token, single_word=added.single_word, normalized=added.normalized)])
-        return rust
-
-    @cached_property
-    def _cloze(self) -> tokenizers.Tokenizer:
-        return self._rust(["[MASK]"])
+        return type(self), (self._kind,)
