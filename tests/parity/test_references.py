@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.cases import CASES, REAL
+from parity.cases import CASES, CAST, REAL
 from parity.references import bert, gau, gpt2, llama
 
 pytestmark = pytest.mark.once
@@ -20,6 +20,23 @@ def same(name: str, row: int, found: dict[str, np.ndarray]) -> None:
         theirs = expected[key][row, :size] if expected[key].ndim == 3 else expected[key][row]
         gap = np.abs(value - theirs).max()
         assert gap < 3e-6 * max(1, np.abs(theirs).max()), f"{name} {key}: {gap}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_row_is_whole(name: str) -> None:
+    """Its golden file belongs to its weights, covers its texts, and holds finite numbers of some size."""
+    case = CASES[name]
+    given, expected = case.inputs(), case.expected()
+    assert given["tokens"].shape == (len(case.lengths), max(case.lengths)) and "hidden" in expected
+    assert case.valid("encoded").sum() == sum(case.lengths)
+    for key, value in expected.items():
+        assert value.dtype == "float32" and np.isfinite(value).all() and np.abs(value).max() > 0.5, key
+
+
+def test_golden_files_are_small_and_all_used() -> None:
+    files = {path.stem: path.stat().st_size for path in CAST.iterdir()}
+    assert set(files) == set(CASES) | {row.name for row in REAL}
+    assert sum(files.values()) < 1_500_000
 
 
 @pytest.mark.parametrize("name", ["gau_alpha", "gau_alpha_lm"])
