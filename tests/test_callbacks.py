@@ -176,6 +176,17 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert not afresh.found and not (tmp_path / "running").exists()
 
 
+def test_a_file_may_lie_elsewhere_but_not_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "running"
+    Resume(folder, {"TRAIN": {"file": "a.tsv", "sha256": "0123456789abcdef"}}).fit(model(), data(), 1, dev())
+    assert Resume(folder, {"TRAIN": {"file": "b/a.tsv", "sha256": "0123456789abcdef"}}).found
+    with pytest.raises(UserError) as error:
+        Resume(folder, {"TRAIN": {"file": "a.tsv", "sha256": "fedcba9876543210"}})
+    assert "with TRAIN a.tsv (sha256 0123456789ab), now it is a.tsv (sha256 fedcba987654)" in str(error.value)
+    with pytest.raises(UserError, match="now it is unset"):
+        Resume(folder, {"TRAIN": None})
+
+
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     Resume(tmp_path / "running", {}).fit(model(), data(), 1, dev())
     path = tmp_path / "running" / STATE

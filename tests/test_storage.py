@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from maskplay.errors import UserError
-from maskplay.storage import JSON_LIMIT, MARKER, new_file, new_folder, read_json, write_atomically
+from maskplay.storage import (
+    JSON_LIMIT,
+    MARKER,
+    VERSION,
+    check_replaceable,
+    new_file,
+    new_folder,
+    read_json,
+    read_marker,
+    write_atomically,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -80,3 +90,23 @@ def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == {"a": 1}
     with pytest.raises(UserError, match="cannot be read"):
         read_json(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/..", "/", "a\0b"])
+def test_what_is_no_name_is_refused(tmp_path: Path, monkeypatch, name: str) -> None:
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    with pytest.raises(UserError, match="expected the name of a folder to make"):
+        check_replaceable(name)
+
+
+def test_a_newer_folder_is_refused(tmp_path: Path) -> None:
+    for version in (VERSION, None):
+        write_atomically(tmp_path / MARKER, '{"format": "play"' + (f', "version": {version}}}' if version else "}"))
+        assert read_marker(tmp_path)["format"] == "play"
+    write_atomically(tmp_path / MARKER, f'{{"version": {VERSION + 1}}}')
+    with pytest.raises(UserError, match=f"expected at most version {VERSION}, found {VERSION + 1}: written by a newer"):
+        read_marker(tmp_path)
+    write_atomically(tmp_path / MARKER, '{"version": "two"}')
+    with pytest.raises(UserError, match="expected a version from 1 on, found 'two'"):
+        read_marker(tmp_path)

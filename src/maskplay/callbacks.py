@@ -7,7 +7,6 @@ ends with the same weights as one that was never interrupted.
 import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from maskplay import _backend
+from maskplay.arrays import Arrays, write_arrays
 from maskplay.errors import UserError
+
+__all__ = ["Resume"]
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 AFRESH = "restart=True, on the command line --restart"
@@ -33,7 +34,8 @@ class Resume(keras.callbacks.Callback):
 
     Args:
         folder: where the state lives until the run is finished; made when first needed.
-        settings: what makes this run what it is (values that JSON knows); a state with other settings is refused.
+        settings: what makes this run what it is (values that JSON knows); a state with other settings is refused. Of
+            a file, `{"file": name, "sha256": digest}`, only the digest must stay.
         monitor: the figure whose highest value marks the best epoch; the earliest of equals.
         patience: stop after so many epochs without a new best; None = never.
         every: least seconds between two saves within an epoch.
@@ -72,7 +74,7 @@ class Resume(keras.callbacks.Callback):
         self.every = every
         self.epoch = self.batch = 0
         self.history: list[dict[str, float]] = []
-        self._pending: dict[str, np.ndarray] | None = None
+        self._pending: Mapping[str, np.ndarray] | None = None
         self._first = 0  # the batch with which the running epoch began in this process
         self._saved, self._took = time.monotonic(), 0.0
         if restart:
@@ -126,7 +128,7 @@ class Resume(keras.callbacks.Callback):
                 callbacks=[self, *callbacks],
             )
         if self.history:
-            assign(model.weights, load(self.folder / BEST)[0], "weight", self.folder / BEST)
+            assign(model.weights, _opened(self.folder / BEST), "weight", self.folder / BEST)
 
     def remove(self) -> None:
         """Delete the state: the run is finished, or is to begin afresh. What others put into the folder stays."""
@@ -150,7 +152,7 @@ class Resume(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # PyTorch's dropout draws from a generator of the whole process: seeded anew for each batch it needs no saving.
         place = [self._batches.seed, self.epoch, self._first + batch]
-        keras.utils.set_random_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        _backend.seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.batch = self._first + batch + 1
@@ -166,7 +168,7 @@ class Resume(keras.callbacks.Callback):
             raise ValueError(f"expected the figure {self.monitor!r} after an epoch, found {', '.join(figures)}")
         self.history.append({"epoch": epoch + 1, **figures})
         if self.best is self.history[-1]:
-            save(self.folder / BEST, arrays(self._synced().weights, "weight"), {})
+            write_arrays(self.folder / BEST, numbered(self._synced().weights, "weight"))
         self.epoch, self.batch = epoch + 1, 0
         self._write()
 
@@ -188,73 +190,59 @@ class Resume(keras.callbacks.Callback):
         start = time.monotonic()
         tensors = {}
         for group, variables in self._groups().items():
-            tensors.update(arrays(variables, group))
+            tensors.update(numbered(variables, group))
         place = {"epoch": self.epoch, "batch": self.batch, "history": self.history, "settings": self.settings}
-        save(self.folder / STATE, tensors, {"run": json.dumps(place)})
+        write_arrays(self.folder / STATE, tensors, {"run": json.dumps(place)})
         self._saved = time.monotonic()
         self._took = self._saved - start
 
     def _read(self) -> None:
         path = self.folder / STATE
-        self._pending, metadata = load(path)
+        self._pending = _opened(path)
         try:
-            place = json.loads(metadata["run"])
-            settings = place["settings"]
+            place = json.loads(self._pending.metadata["run"])
+            settings = dict(place["settings"])
             self.epoch, self.batch, self.history = int(place["epoch"]), int(place["batch"]), list(place["history"])
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{path}: not the state of a run, or damaged; begin afresh ({AFRESH})") from None
         for name in sorted({*settings, *self.settings}):
             now, then = self.settings.get(name), settings.get(name)
-            if now != then:
+            if _identity(now) != _identity(then):
                 raise UserError(
                     f"{self.folder}: holds an unfinished run with {name} {_shown(then)}, now it is {_shown(now)}: "
                     f"repeat its settings to go on, or begin afresh ({AFRESH})"
                 )
 
 
-def arrays(variables: Sequence[Any], group: str) -> dict[str, np.ndarray]:
+def numbered(variables: Sequence[Any], group: str) -> dict[str, np.ndarray]:
     """Variables as arrays, by their number: paths need not be unique."""
-    return {
-        f"{group}/{i}": np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).reshape(variable.shape)
-        for i, variable in enumerate(variables)
-    }
+    return {f"{group}/{i}": keras.ops.convert_to_numpy(variable) for i, variable in enumerate(variables)}
 
 
 def assign(variables: Sequence[Any], values: Mapping[str, np.ndarray], group: str, path: Path) -> None:
-    """The reverse of `arrays`, all or an error."""
-    wanted = [(f"{group}/{i}", tuple(variable.shape)) for i, variable in enumerate(variables)]
-    found = [(name, values[name].shape if name in values else None) for name, _ in wanted]
-    if wanted != found or sum(name.startswith(f"{group}/") for name in values) != len(wanted):
+    """The reverse of `numbered`, all or an error."""
+    found = [values.get(f"{group}/{i}") for i in range(len(variables))]
+    shapes = [None if array is None else array.shape for array in found]
+    surplus = sum(name.startswith(f"{group}/") for name in values) - len(variables)
+    if surplus or shapes != [tuple(variable.shape) for variable in variables]:
         raise UserError(f"{path}: its tensors are not those of this model; begin afresh ({AFRESH})")
-    for (name, _), variable in zip(wanted, variables):
-        variable.assign(values[name])
+    for variable, array in zip(variables, found):
+        variable.assign(array)
 
 
-def save(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+def _opened(path: Path) -> Arrays:
     try:
-        save_file(dict(tensors), temporary, dict(metadata))
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except SafetensorError as error:  # the library's word for a full disk
-        raise OSError(f"{path}: cannot be written ({error})") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        return Arrays(path)
+    except UserError as error:
+        raise UserError(f"{error}; begin afresh ({AFRESH})") from None
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors and the metadata of a file that `save` wrote."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not the state of a run, or damaged ({error}); begin afresh ({AFRESH})") from None
+def _identity(setting: Any) -> Any:
+    """What of a setting must stay: of a file its bytes, wherever it lies."""
+    return setting["sha256"] if isinstance(setting, dict) and "sha256" in setting else setting
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "sha256" in value:
+        return f"{value.get('file')} (sha256 {str(value['sha256'])[:12]})"
     return "unset" if value is None else json.dumps(value, ensure_ascii=False)[:100]

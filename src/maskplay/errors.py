@@ -4,6 +4,19 @@ The command line prints their text without a traceback and leaves with exit code
 keeps its traceback.
 """
 
+from collections.abc import Iterable
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Names in one line, however many there are.
+
+    Example:
+        >>> listed("abcde", most=3)
+        'a, b, c and 2 more'
+    """
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
 
 class UserError(ValueError):
     """Something the user handed over is wrong: a path, a file's contents, an option.

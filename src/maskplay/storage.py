@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from maskplay.errors import UserError
 
 MARKER = "maskplay.json"  # the file by which a folder is known to be ours, and may therefore be replaced
+VERSION = 1  # of what it says; raised when an older maskplay would read it wrongly
 JSON_LIMIT = 64 * 2**20  # bytes; a tokenizer.json is 10 MB at most
 
 
@@ -54,7 +55,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         # Opened by name: a writer that is given `file.name` must find a path there, not a number.
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
+        with open(temporary, "rb") as file:  # by name again: such a writer may have put another file there
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
@@ -103,7 +104,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Raise `UserError` when an output folder's name is taken by something that is not ours.
+    """Raise `UserError` when an output folder has no name of its own, or it is taken by something that is not ours.
 
     Called before long work starts, so that a wrong `--out` fails in the first second rather than after training.
 
@@ -111,6 +112,8 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         >>> check_replaceable(Path(tempfile.mkdtemp()))  # empty: fine
     """
     path = Path(path)
+    if path.name in ("", "..") or "\0" in path.name:
+        raise UserError(f"{str(path)!r}: expected the name of a folder to make")
     if path.is_symlink() or path.exists():
         if not path.is_dir():
             raise UserError(f"{path}: expected a folder to write to, found a file; choose another name")
@@ -149,6 +152,31 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def read_marker(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder of ours says of itself, its `maskplay.json`.
+
+    Raises:
+        UserError: the file cannot be read, or was written by a newer maskplay.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_atomically(folder / MARKER, '{"format": "play", "version": 2}')
+        >>> read_marker(folder)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        maskplay.errors.UserError: ...: expected at most version 1, found 2: written by a newer maskplay; update it
+    """
+    path = Path(folder) / MARKER
+    description = read_json(path)
+    version = description.get("version", VERSION)
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"{path}: expected a version from 1 on, found {version!r:.40}")
+    if version > VERSION:
+        raise UserError(
+            f"{path}: expected at most version {VERSION}, found {version}: written by a newer maskplay; update it"
+        )
+    return description
 
 
 def _umask() -> int:

@@ -1,0 +1,96 @@
+"""Arrays in safetensors files of our own: written whole or not at all, opened without reading them all.
+
+For what is saved and read back here, a play or a running state. Checkpoints from anywhere are read by
+`maskplay.checkpoints`, which tells more about what is wrong with them.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from maskplay.errors import CheckpointError
+from maskplay.storage import new_file
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays in a file, each read when it is asked for.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        shapes: of every array, by name.
+        metadata: the texts stored beside them.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "one.safetensors"
+        >>> write_arrays(path, {"bias": np.zeros(2, "float32")}, {"epoch": "3"})
+        >>> arrays = Arrays(path)
+        >>> arrays.shapes, arrays.metadata, arrays["bias"]
+        ({'bias': (2,)}, {'epoch': '3'}, array([0., 0.], dtype=float32))
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self._file = safe_open(self.path, framework="numpy")
+            self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+            self.metadata: dict[str, str] = self._file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.path}: missing or damaged ({error})") from None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.shapes:
+            raise KeyError(name)
+        try:
+            return self._file.get_tensor(name)
+        except (SafetensorError, OSError, AttributeError) as error:  # the last: a dtype that NumPy does not know
+            raise CheckpointError(f"{self.path}: {name}: damaged ({error})") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def write_arrays(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a file, whole or not at all.
+
+    Written here and not by the safetensors library, whose own temporary file would stay behind a killed process.
+
+    Args:
+        path: the file's name; its folder is created when missing.
+        arrays: by name.
+        metadata: texts to store beside them.
+
+    Raises:
+        OSError: it cannot be written; the disk is full, say.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": _code(array.dtype), "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the bytes after it shall be aligned
+    with new_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view("uint8"))
+
+
+def _code(dtype: np.dtype) -> str:
+    """What safetensors calls a dtype: F32, I64, BOOL, …"""
+    return {"bool": "BOOL", "bfloat16": "BF16"}.get(dtype.name) or f"{dtype.kind.upper()}{8 * dtype.itemsize}"
