@@ -21,8 +21,7 @@ import numpy as np
 
 import maskplay as mp
 from maskplay import demo
-from maskplay.cli.fit import fresh, optimizer, split
-from maskplay.tables import Example, read_examples
+from maskplay.tables import Example, read_examples, split
 
 SEED, EPOCHS, BATCH, RATE = 0, 10, 32, 1e-3
 SENTENCES = ("房间干净，服务热情，下次还住这里。", "用了三天就坏了，客服还不理人。", "剧情拖沓，看得我直犯困。")
@@ -33,9 +32,10 @@ def train_from_nothing(
 ) -> mp.plays.Classify:
     """Two fresh layers over the characters of the training texts, trained; the progress is printed."""
     keras.utils.set_random_seed(SEED)
-    play = mp.plays.Classify(fresh(train), labels, max_length=max_length, dropout=0.3)
+    texts = (text for example in train for text in (example.text, example.text2 or ""))
+    play = mp.plays.Classify(mp.Pretrained(*mp.fresh.small(texts)), labels, max_length=max_length, dropout=0.3)
     batches = play.batches(train, BATCH, seed=SEED, buckets=buckets)
-    play.compile(optimizer(RATE, epochs * len(batches)))
+    play.compile(mp.optimizers.adamw(RATE, epochs * len(batches)))
     play.fit(batches, epochs=epochs, verbose=2)
     return play
 

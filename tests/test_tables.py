@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskplay.errors import DataError
-from maskplay.tables import LINE_BYTES, Example, read_examples
+from maskplay.tables import LINE_BYTES, Example, read_examples, split
 
 
 @pytest.fixture
@@ -172,3 +172,36 @@ def test_any_bytes_give_examples_or_one_line(tmp_path_factory, content, ending):
         assert all(isinstance(example.text, str) for example in read_examples(path))
     except DataError as error:
         assert "\n" not in str(error)
+
+
+# Labels are printed, a line each
+
+
+@pytest.mark.parametrize("label", ["好\n评", "a\rb", "a\u2028b", "a\x1b[31mb", "a\u200bb", "a\x00b"])
+def test_a_label_that_cannot_be_printed_is_refused(write, label):
+    path = write("a.jsonl", '{"text": "一", "label": "pos"}\n' + json.dumps({"text": "二", "label": label}))
+    with pytest.raises(DataError) as error:
+        read_examples(path, labelled=True)
+    told = f"{path}, line 2: expected a label that can be printed in a line, found {label!a}"
+    assert str(error.value) == told and told.isprintable()
+    assert len(read_examples(path)) == 2  # unread where labels do not matter
+
+
+def test_labels_that_can_be_printed_stay(write):
+    labels = ["très bien", "体育\u3000新闻", "👍🏽"]
+    path = write("a.tsv", "text\tlabel\n" + "".join(f"一\t{label}\n" for label in labels))
+    assert [example.label for example in read_examples(path, labelled=True)] == labels
+
+
+# Holding out
+
+
+def test_every_label_is_held_out() -> None:
+    examples = [Example(str(i), None, "abc"[min(i % 10, 2)], i + 2) for i in range(100)]
+    kept, held_out = split(examples, 0.1, 0, "train.tsv")
+    assert len(kept) + len(held_out) == 100 and not {e.line for e in kept} & {e.line for e in held_out}
+    counts = [sum(e.label == label for e in held_out) for label in "abc"]
+    assert counts == [1, 1, 8]
+    assert split(examples, 0.1, 0, "")[1] == held_out != split(examples, 0.1, 1, "")[1]
+    with pytest.raises(DataError, match="train.tsv, line 102: the only example of 'd'"):
+        split([*examples, Example("x", None, "d", 102)], 0.1, 0, "train.tsv")

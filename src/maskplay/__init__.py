@@ -8,7 +8,19 @@ from maskplay import _backend
 
 _backend.choose()
 
-from maskplay import families, layers, losses, masks, plays  # noqa: E402
+from maskplay import (  # noqa: E402
+    batches,
+    callbacks,
+    families,
+    fresh,
+    layers,
+    losses,
+    masks,
+    metrics,
+    optimizers,
+    plays,
+    tables,
+)
 from maskplay.config import Config  # noqa: E402
 from maskplay.encoder import Encoder, submodel  # noqa: E402
 from maskplay.errors import CheckpointError, DataError, MissingExtra, UserError  # noqa: E402
@@ -28,11 +40,17 @@ __all__ = [
     "Pretrained",
     "Tokenizer",
     "UserError",
+    "batches",
+    "callbacks",
     "families",
+    "fresh",
     "layers",
     "load",
     "losses",
     "masks",
+    "metrics",
+    "optimizers",
     "plays",
     "submodel",
+    "tables",
 ]

@@ -14,6 +14,8 @@ import numpy as np
 
 from maskplay.errors import UserError
 
+__all__ = ["Batches", "bucket_lengths", "sharing_devices"]
+
 STEP = 8  # lengths are multiples of it, except the longest
 
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from maskplay.errors import UserError
 
+__all__ = ["accuracy", "confusion", "macro_f1"]
+
 
 def confusion(truth: Any, guesses: Any) -> tuple[np.ndarray, np.ndarray]:
     """How often each label was taken for each.

@@ -10,13 +10,17 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from maskplay.errors import DataError
+
+__all__ = ["Example", "read_examples", "split"]
 
 LINE_BYTES = 2**20
 MEASURED_BYTES = 64 * 2**20  # how far a line that is too long is read on, to say how long it is
@@ -26,7 +30,12 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: `text2` and `label` are None where the file has none; `line` counts from 1, the header included."""
+    """One row: `text2` and `label` are None where the file has none; `line` counts from 1, the header included.
+
+    Example:
+        >>> Example("味道不错", None, "pos", line=2).label
+        'pos'
+    """
 
     text: str
     text2: str | None
@@ -69,7 +78,41 @@ def read_examples(path: str | os.PathLike[str], labelled: bool = False) -> list[
     for example in examples if labelled else ():
         if example.label is None:
             raise DataError(f"{name}, line {example.line}: expected a label, found none")
+        if not example.label.replace("\u3000", " ").isprintable():  # the ideographic space is one
+            where = f"{name}, line {example.line}"
+            raise DataError(f"{where}: expected a label that can be printed in a line, found {example.label[:80]!a}")
     return examples
+
+
+def split(examples: Sequence[Example], share: float, seed: int, name: str) -> tuple[list[Example], list[Example]]:
+    """Examples to train on and examples held out, of every label about the same share and at least one each.
+
+    Args:
+        examples: with labels.
+        share: how much is held out, 0 to 1.
+        seed: of the draw.
+        name: the file's, for errors.
+
+    Raises:
+        DataError: a label has a single example, which cannot be on both sides.
+
+    Example:
+        >>> examples = [Example(f"text {i}", None, "ab"[i % 2], i + 2) for i in range(20)]
+        >>> train, dev = split(examples, 0.1, seed=0, name="reviews.tsv")
+        >>> len(train), sorted(example.label for example in dev)
+        (18, ['a', 'b'])
+    """
+    places: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        places.setdefault(str(example.label), []).append(i)
+    draw, chosen = np.random.default_rng(seed), set()
+    for label, mine in sorted(places.items()):
+        if len(mine) < 2:
+            where = f"{name}, line {examples[mine[0]].line}"
+            raise DataError(f"{where}: the only example of {label!r} cannot be both used and held out; add some")
+        chosen.update(draw.permutation(mine)[: max(1, round(share * len(mine)))].tolist())
+    kept = [example for i, example in enumerate(examples) if i not in chosen]
+    return kept, [examples[i] for i in sorted(chosen)]
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

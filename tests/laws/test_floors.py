@@ -10,14 +10,14 @@ from laws.house import PACKAGE, files, house, imports, name_of
 
 # From the ground up: the rooms of a floor, and whether an earlier room of the floor counts as lower.
 FLOORS = [
-    ("errors storage pictures _backend", True),
+    ("errors storage arrays pictures _backend", True),
     (
         "masks config text tables demo batches losses metrics callbacks decode words optimizers stochastic autodiff "
         "statistics",
         False,
     ),
     ("families layers", False),
-    ("encoder language_model", True),
+    ("encoder language_model fresh", True),
     ("checkpoints plays generative", False),
     ("pretrained cli serve __init__", True),
 ]

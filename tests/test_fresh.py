@@ -1,0 +1,18 @@
+"""A small model from texts: its vocabulary and its sizes."""
+
+import pytest
+
+import maskplay as mp
+
+
+def test_its_vocabulary_is_what_occurs() -> None:
+    network, tokenizer = mp.fresh.small(["味道 good good 味", "good 道 rare"], hidden_size=8, num_heads=2)
+    assert {"味", "道", "good"} <= set(tokenizer.vocab) and "rare" not in tokenizer.vocab
+    assert network.config.vocab_size == len(tokenizer)
+    model = mp.Pretrained(network, tokenizer)
+    assert model.encode("味道").shape == (1, 8)
+
+
+def test_sizes_that_do_not_fit_are_told() -> None:
+    with pytest.raises(mp.UserError, match="hidden_size 15 is not a multiple of num_heads 4"):
+        mp.fresh.small(["味道"], hidden_size=15)
