@@ -164,7 +164,7 @@ def test_a_bad_example_is_told_by_its_number(untrained: mp.plays.Classify, examp
         (["好"], "labels: expected a list of at least two names, found ['好']"),
         ("好坏", "labels: expected a list of at least two names, found '好坏'"),
         ([0, 1], "labels: expected a list of at least two names, found [0, 1]"),
-        (["好", "坏", "好"], "labels: expected each name once, found 好, 坏, 好"),
+        (["好", "坏", "好"], "labels: expected each name once, found twice 好"),
     ],
 )
 def test_bad_labels(labels, told: str) -> None:
@@ -243,6 +243,63 @@ def test_validation_split_is_refused_for_examples(untrained: mp.plays.Classify) 
         untrained.fit(reviews(8), validation_split=0.5)
 
 
+def test_arrays_of_strings_are_lists_of_them(untrained: mp.plays.Classify) -> None:
+    texts = [text for text, _ in reviews(9)]
+    for strings in (np.array(texts), np.array(texts, object)):
+        assert untrained.predict(strings) == untrained.predict(texts)
+    loss, accuracy = untrained.evaluate(np.array(reviews(9)), verbose=0)
+    np.testing.assert_allclose([loss, accuracy], untrained.evaluate(reviews(9), verbose=0), atol=1e-6)
+
+
+def test_examples_have_weights(untrained: mp.plays.Classify) -> None:
+    some = reviews(12)
+    good = [example for example in some if example[1] == "好"]
+    weights = [float(label == "好") for _, label in some]
+    alone = untrained.evaluate(good, verbose=0)
+    np.testing.assert_allclose(untrained.evaluate(some, sample_weight=weights, verbose=0), alone, atol=1e-5)
+    assert alone != pytest.approx(untrained.evaluate(some, verbose=0), abs=1e-3)
+    model = play()
+    history = model.fit(some, sample_weight=weights, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    with pytest.raises(mp.UserError, match="weights: expected 12, one an example"):
+        model.fit(some, sample_weight=[1.0], verbose=0)
+
+
+@pytest.mark.parametrize(
+    "x, kind",
+    [
+        ("好吃", "str"),
+        (b"a", "bytes"),
+        (("好吃", "难吃"), "tuple"),
+        ((("好吃", "好"), ("难吃", "坏")), "tuple"),
+        ((example for example in reviews(2)), "generator"),
+        ({"text": "好吃", "label": "好"}, "dict"),
+    ],
+)
+def test_what_is_no_list_is_told(untrained: mp.plays.Classify, x, kind: str) -> None:
+    for use in (untrained.fit, untrained.evaluate, untrained.predict):
+        with pytest.raises(mp.UserError, match=f"^x: expected a list of texts or examples, .*; found a {kind}$"):
+            use(x)
+
+
+def test_what_goes_with_arrays_only_is_told(untrained: mp.plays.Classify) -> None:
+    texts, labels = zip(*reviews(4))
+    for use in (untrained.fit, untrained.evaluate):
+        with pytest.raises(mp.UserError, match="y is for arrays: examples bring their labels"):
+            use(list(texts), list(labels))
+    for validation in ((list(texts), list(labels)), (("好吃", "好"), ("难吃", "坏")), ("好吃", "好")):
+        with pytest.raises(mp.UserError, match="validation_data: expected a list of"):
+            untrained.fit(reviews(4), validation_data=validation)
+    with pytest.raises(mp.UserError, match="expected a list of texts, found one: write \\['好吃'\\]"):
+        untrained.probabilities("好吃")
+
+
+def test_hundreds_of_labels_are_not_all_told() -> None:
+    model = mp.plays.Classify(bert(), [f"label {i}" for i in range(300)])
+    with pytest.raises(mp.DataError, match="label 9 and 290 more, found 'other'$"):
+        model.fit([("好吃", "other")])
+
+
 # To disk and back
 
 
@@ -317,6 +374,12 @@ def test_a_vocabulary_of_another_model_is_told(folder: Path) -> None:
 def test_another_kind_of_play_is_told(folder: Path) -> None:
     change(folder, play="sing")
     with pytest.raises(mp.CheckpointError, match="expected a saved play, one of classify; found 'play', 'sing'"):
+        mp.load(folder)
+
+
+def test_a_newer_play_is_told(folder: Path) -> None:
+    change(folder, version=2)
+    with pytest.raises(mp.UserError, match="maskplay.json: expected at most version 1, found 2: written by a newer"):
         mp.load(folder)
 
 

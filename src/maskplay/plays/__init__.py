@@ -6,7 +6,7 @@ from typing import Any
 
 from maskplay.errors import CheckpointError
 from maskplay.plays.classify import Classify
-from maskplay.storage import MARKER, read_json
+from maskplay.storage import MARKER, read_marker
 
 __all__ = ["Classify", "load"]
 
@@ -18,6 +18,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
 
     Raises:
         CheckpointError: not a saved play, of a kind this version does not know, or damaged.
+        UserError: written by a newer maskplay.
 
     Example:
         >>> load("no/such/folder")
@@ -27,7 +28,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
     folder = Path(folder)
     if not (folder / MARKER).is_file():
         raise CheckpointError(f"{folder}: expected a folder written by a play's save, with {MARKER}")
-    description = read_json(folder / MARKER)
+    description = read_marker(folder)
     if description.get("format") != "play" or description.get("play") not in PLAYS:
         found = f"{description.get('format')!r}, {description.get('play')!r}"
         raise CheckpointError(f"{folder / MARKER}: expected a saved play, one of {', '.join(PLAYS)}; found {found}")

@@ -8,8 +8,8 @@ the logits, as in BERT (arXiv:1810.04805, section 4.1).
 import json
 import math
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +17,14 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
 from maskplay.config import Config
-from maskplay.errors import CheckpointError, DataError, UserError
+from maskplay.errors import CheckpointError, DataError, UserError, listed
 from maskplay.language_model import LanguageModel, named_weights
 from maskplay.layers.heads import Pooler
-from maskplay.storage import MARKER, new_folder
+from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -69,7 +68,8 @@ class Classify(keras.Model):
         if isinstance(labels, str) or len(self.labels) < 2 or not all(isinstance(x, str) for x in self.labels):
             raise UserError(f"labels: expected a list of at least two names, found {labels!r}")
         if len(set(self.labels)) != len(self.labels):
-            raise UserError(f"labels: expected each name once, found {', '.join(self.labels)}")
+            twice = [label for label, times in Counter(self.labels).items() if times > 1]
+            raise UserError(f"labels: expected each name once, found twice {listed(twice)}")
         network = bert.network
         self.config: Config = network.config
         self.tokenizer: Tokenizer | None = bert.tokenizer
@@ -129,53 +129,105 @@ class Classify(keras.Model):
             weighted_metrics = ["accuracy"]
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
-    def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """As `keras.Model.fit`; `x` and `validation_data` may be examples.
 
         Args:
             x: a list of examples, each (text, label) or (text, text2, label), or a dictionary or object with `text`,
-                `label` and perhaps `text2`; or what Keras takes.
-            y: for arrays only.
+                `label` and perhaps `text2`; or what Keras takes, except generators.
+            y, validation_split: for arrays only.
             batch_size: default 32.
-            *args, **kwargs: everything else of `keras.Model.fit`.
+            sample_weight: a number for each example, or as Keras takes it.
+            epochs, verbose, callbacks, validation_data, shuffle, class_weight, **kwargs: as for `keras.Model.fit`.
 
         Raises:
+            UserError: `x` is neither examples nor what Keras takes, or examples come with something for arrays.
             DataError: an example has no text, or a label that is not among `labels`.
         """
-        if isinstance(examples := kwargs.get("validation_data"), list):
-            kwargs["validation_data"] = self.batches(examples, batch_size or 32, shuffle=False)
-        if isinstance(x, list):
-            if kwargs.get("validation_split"):
-                raise UserError("validation_split is for arrays: split the examples, pass a part as validation_data")
-            x = self.batches(x, batch_size or 32, shuffle=kwargs.get("shuffle", True))
-        if not self.compiled:
-            self.compile()
+        if isinstance(validation_data, tuple) and validation_data:
+            if _examples(validation_data[0], "validation_data") is not None:
+                raise UserError("validation_data: expected a list of examples, or arrays (inputs, targets)")
+        elif (examples := _examples(validation_data, "validation_data")) is not None:
+            validation_data = self.batches(examples, batch_size or 32, shuffle=False)
+        if validation_split and _examples(x) is not None:
+            raise UserError("validation_split is for arrays: split the examples, pass a part as validation_data")
+        x, sample_weight = self._labelled(x, y, batch_size, sample_weight, shuffle)
         if isinstance(x, Batches):
-            batch_size, kwargs["shuffle"] = None, False  # Batches draws its own order
-        return super().fit(x, y, batch_size, *args, **kwargs)
+            batch_size, shuffle = None, False  # Batches draws its own order
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            validation_split,
+            validation_data,
+            shuffle,
+            class_weight,
+            sample_weight,
+            **kwargs,
+        )
 
-    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`; `x` may be a list of labelled examples."""
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `keras.Model.evaluate`; `x` may be a list of labelled examples, as for `fit`."""
+        x, sample_weight = self._labelled(x, y, batch_size, sample_weight, shuffle=False)
+        if isinstance(x, Batches):
+            batch_size = None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+
+    def _labelled(self, x: Any, y: Any, batch_size: int | None, weights: Any, shuffle: bool) -> tuple[Any, Any]:
+        """What Keras is given for `x` and `sample_weight`; the model is compiled, at the latest, now."""
         if not self.compiled:
             self.compile()
-        if isinstance(x, list):
-            x, batch_size = self.batches(x, batch_size or 32, shuffle=False), None
-        return super().evaluate(x, y, batch_size, *args, **kwargs)
+        if (examples := _examples(x)) is None:
+            return x, weights
+        if y is not None:
+            raise UserError("y is for arrays: examples bring their labels, [(text, label), …]")
+        return self.batches(examples, batch_size or 32, shuffle=shuffle, weights=weights), None
 
     def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Labels of texts; for arrays what Keras predicts, logits `(n, labels)`.
 
         Args:
-            x: a list of texts, of pairs (text, text2), or of examples, whose labels are ignored; or what Keras takes.
+            x: a list of texts, of pairs (text, text2), or of examples, whose labels are ignored; or what Keras takes,
+                except generators.
             batch_size: default 32.
             *args, **kwargs: everything else of `keras.Model.predict`, for arrays.
+
+        Raises:
+            UserError: `x` is none of these.
         """
-        if isinstance(x, list):
-            return [self.labels[i] for i in self.probabilities(x, batch_size or 32).argmax(axis=-1)]
+        if (texts := _examples(x)) is not None:
+            return [self.labels[i] for i in self.probabilities(texts, batch_size or 32).argmax(axis=-1)]
         return super().predict(x, batch_size, *args, **kwargs)
 
     def probabilities(self, texts: Sequence[Any], batch_size: int = 32) -> np.ndarray:
         """The probability of each label, `(texts, labels)` float32, for texts as `predict` takes them."""
+        if isinstance(texts, str):
+            raise UserError(f"expected a list of texts, found one: write [{texts[:40]!r}]")
         if not len(texts):
             return np.zeros((0, len(self.labels)), "float32")
         # Batches of one size, a power of two: a backend that compiles meets few shapes, and one text does not cost 32.
@@ -237,7 +289,7 @@ class Classify(keras.Model):
             form = "(text, label) or (text, text2, label)" if labelled else "a text or (text, text2)"
             raise DataError(f"{where}: expected {form}, or an object with text; found {str(example)[:80]!r}")
         if labelled and label not in self.labels:
-            raise DataError(f"{where}: expected a label among {', '.join(self.labels)}, found {label!r}")
+            raise DataError(f"{where}: expected a label among {listed(self.labels)}, found {label!r:.80}")
         return text, text2, self.labels.index(label) if labelled else 0
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -293,7 +345,7 @@ class Classify(keras.Model):
         description = {
             "format": "play",
             "play": "classify",
-            "version": 1,
+            "version": VERSION,
             "labels": list(self.labels),
             "max_length": self.max_length,
             "dropout": self.rate,
@@ -301,8 +353,7 @@ class Classify(keras.Model):
         }
         (folder / MARKER).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         arrays = {name: ops.convert_to_numpy(weight) for name, weight in self._named_weights().items()}
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / WEIGHTS)
-        shutil.copymode(folder / MARKER, folder / WEIGHTS)  # safetensors makes files that only their owner can read
+        write_arrays(folder / WEIGHTS, arrays)
         self.tokenizer.save(folder)
 
     @classmethod
@@ -314,34 +365,44 @@ class Classify(keras.Model):
             labels, options = description["labels"], {name: description[name] for name in ("max_length", "dropout")}
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
+        arrays = Arrays(folder / WEIGHTS)
+        _check_size(config, arrays.shapes, folder)
+        tokenizer = Tokenizer.load(folder)
+        network = LanguageModel(config, heads=["pooler"])
         try:
-            with safe_open(folder / WEIGHTS, framework="numpy") as file:
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-                _check_size(config, shapes, folder)
-                tokenizer = Tokenizer.load(folder)
-                network = LanguageModel(config, heads=["pooler"])
-                try:
-                    play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
-                except (TypeError, ValueError) as error:
-                    raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
-                weights = play._named_weights()
-                wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
-                for name in sorted({*wanted, *shapes}):
-                    if wanted.get(name) != shapes.get(name):
-                        raise CheckpointError(
-                            f"{folder / WEIGHTS}: {name}: expected {_shown(wanted.get(name))}, "
-                            f"found {_shown(shapes.get(name))}"
-                        )
-                for name, weight in weights.items():
-                    weight.assign(file.get_tensor(name))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder / WEIGHTS}: missing or damaged ({error})") from None
+            play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
+        weights = play._named_weights()
+        wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for name in sorted({*wanted, *arrays}):
+            if wanted.get(name) != arrays.shapes.get(name):
+                raise CheckpointError(
+                    f"{arrays.path}: {name}: expected {_shown(wanted.get(name))}, "
+                    f"found {_shown(arrays.shapes.get(name))}"
+                )
+        for name, weight in weights.items():
+            weight.assign(arrays[name])
         return play
 
     def _named_weights(self) -> dict[str, Any]:
         """All weights by the paths that checkpoints have, wherever the encoder was built."""
         parts = {"encoder": self.encoder, "pooler": self.pooler, "classifier": self.classifier}
         return {f"{part}/{name}": weight for part in parts for name, weight in named_weights(parts[part]).items()}
+
+
+def _examples(x: Any, name: str = "x") -> list[Any] | None:
+    """A list of examples or texts as such; None for what only Keras understands."""
+    if isinstance(x, list):
+        return x
+    if getattr(getattr(x, "dtype", None), "kind", None) in ("O", "S", "U"):  # strings of NumPy or pandas
+        return x.tolist()
+    if isinstance(x, str | bytes | tuple | set | Iterator) or (isinstance(x, Mapping) and "text" in x):
+        raise UserError(
+            f"{name}: expected a list of texts or examples, or what Keras takes: arrays by name, tokens and segments, "
+            f"or a dataset; found a {type(x).__name__}"
+        )
+    return None
 
 
 def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
