@@ -4,6 +4,7 @@
 """
 
 import functools
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +20,16 @@ from maskplay import masks, plays
 from maskplay.checkpoints.load import Compound, load_network
 from maskplay.checkpoints.match import Match
 from maskplay.checkpoints.save import save
+from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import Config
 from maskplay.encoder import Encoder
 from maskplay.errors import CheckpointError, UserError
 from maskplay.language_model import LanguageModel
-from maskplay.storage import MARKER, read_json
+from maskplay.storage import JSON_LIMIT, MARKER, read_marker
 from maskplay.text.tokenizer import Tokenizer
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+MOST_CANDIDATES = 100_000  # of several blanks there are too many combinations to hold
 _HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt")
 
 
@@ -105,7 +108,7 @@ class Pretrained:
 
         Args:
             text: with one or more `[MASK]`.
-            top: how many candidates to return.
+            top: how many candidates to return, at most 100,000.
 
         Returns:
             Candidates by falling score. Several blanks are filled independently of each other, as the network scores
@@ -119,8 +122,8 @@ class Pretrained:
         blanks = np.flatnonzero(ids[0] == self.tokenizer.mask_id)
         if not len(blanks):
             raise UserError(f"expected a text with [MASK] in it, found {text[:60]!r}")
-        if top < 1:
-            raise UserError(f"top: expected at least 1, found {top}")
+        if not 1 <= top <= MOST_CANDIDATES:
+            raise UserError(f"top: expected 1 to {MOST_CANDIDATES:,}, found {top}")
         segments = np.array([encoding.segments])
         logits = self.logits(ids, segments=segments, at=blanks[None])[0]
         scores = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
@@ -128,7 +131,12 @@ class Pretrained:
         found: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for row in scores:
             best = np.argsort(-row, kind="stable")[:top]
-            found = [(score + float(row[i]), (*chosen, int(i))) for score, chosen in found for i in best]
+            # The m-th of one with the n-th of the other has m·n - 1 combinations before it.
+            found = [
+                (score + float(row[i]), (*chosen, int(i)))
+                for m, (score, chosen) in enumerate(found, 1)
+                for i in best[: top // m]
+            ]
             found = sorted(found, key=lambda candidate: -candidate[0])[:top]
         candidates = []
         for score, chosen in found:
@@ -280,11 +288,16 @@ def load(
     if isinstance(source, str | os.PathLike):
         source = _find(source)
         folder = source if source.is_dir() else source.parent
-        if source.is_dir() and (source / MARKER).is_file() and read_json(source / MARKER).get("format") == "play":
+        if source.is_dir() and (source / MARKER).is_file() and read_marker(source).get("format") == "play":
             options = (config, vocab, heads, keep_tokens, compound_tokens)
             if changes or not strict or any(option is not None for option in options):
                 raise UserError(f"{source}: a saved play is opened as it is, without options")
             return plays.load(source)
+        if source.suffix == ".keras" and _kind(source) in plays.PLAYS.values():
+            raise UserError(
+                f"{source}: a play in Keras' own file: keras.saving.load_model opens it; what `save` writes under a "
+                "name without .keras opens here"
+            )
     tokenizer = None
     if vocab is not None:
         tokenizer = Tokenizer.load(vocab) if Path(vocab).is_dir() else Tokenizer.from_vocab(vocab)
@@ -300,8 +313,19 @@ def load(
     return Pretrained(network, tokenizer, report.family, report)
 
 
+def _kind(path: Path) -> type | None:
+    """The registered class of the model in a `.keras` file, None where there is none."""
+    try:
+        config = json.loads(ZipMembers(path).peek("config.json", JSON_LIMIT))
+        return keras.saving.get_registered_object(config["registered_name"])
+    except (KeyError, TypeError, ValueError, RecursionError):  # loading its weights tells what is wrong
+        return None
+
+
 def _find(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
+    if not os.fspath(source).strip() or "\0" in os.fspath(source):
+        raise UserError(f"expected a path or a hub id, found {os.fspath(source)[:200]!r}")
     try:
         if path.exists() or Path(f"{path}.index").is_file():
             return path
