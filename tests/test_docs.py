@@ -109,7 +109,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """A shell in which `maskplay` and `python` are those under test."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    start = {"maskplay": "-c 'from maskplay.cli import main; main()'", "python": ""}
+    start = {"maskplay": "-c 'from maskplay_command import main; main()'", "python": ""}
     for name, arguments in start.items():
         path = programs / name
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
@@ -171,7 +171,7 @@ def test_the_tree_is_the_tree(name: str) -> None:
     # A sub-folder's own line speaks for its __init__.py.
     there = {
         path.relative_to(ROOT).as_posix()
-        for path in files(PACKAGE)
+        for path in files(PACKAGE.parent)
         if path.name != "__init__.py" or path.parent == PACKAGE
     }
     assert shown == there

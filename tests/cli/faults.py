@@ -10,9 +10,13 @@ import pytest
 from maskplay.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-# A runner that was started in the background ignores SIGINT, and its children would inherit that.
-HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-COMMAND = [sys.executable, "-c", HEARS + "from maskplay.cli import main; main()"]
+# A runner that was started in the background ignores SIGINT or blocks it, and its children would inherit that.
+HEARS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+"""
+COMMAND = [sys.executable, "-c", HEARS + "from maskplay_command import main; main()"]
 
 
 def call(*arguments: object) -> int:

@@ -106,6 +106,33 @@ def test_a_play_is_no_checkpoint(capfd, tiny: mp.Pretrained, tmp_path: Path) -> 
     assert call("inspect", tmp_path / "play", "--json") == 0
     report = json.loads(capfd.readouterr().out)
     assert (report["play"], report["labels"], report["config"]["hidden_size"]) == ("classify", ["a", "b"], 8)
+    assert call("inspect", tmp_path / "play", "--tensors") == 0
+    rows = [line.split("\t") for line in capfd.readouterr().out.splitlines() if "\t" in line]
+    assert len(rows) == report["tensors"] and ["classifier/kernel", "float32", "[8, 2]"] in rows
+
+
+def test_a_play_with_many_labels_or_a_damaged_one_is_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    mp.plays.Classify(tiny, [f"label {i}" for i in range(300)]).save(tmp_path / "play")
+    assert call("inspect", tmp_path / "play") == 0
+    assert "label 9 and 290 more\n" in capfd.readouterr().out
+    marker = tmp_path / "play" / "maskplay.json"
+    whole = json.loads(marker.read_text("utf-8"))
+    for change, told in (
+        ({"config": 3}, "not a saved play's description"),
+        ({"labels": None}, "not a saved play's description"),
+        ({"version": 2}, "expected at most version 1, found 2: written by a newer maskplay"),
+    ):
+        marker.write_text(json.dumps({**whole, **change}))
+        assert told in fault(capfd, "inspect", tmp_path / "play")
+
+
+@pytest.mark.parametrize("target", [".", "..", "inside/.."])
+def test_a_conversion_needs_a_name(capfd, tiny: mp.Pretrained, tmp_path: Path, monkeypatch, target: str) -> None:
+    tiny.save(tmp_path / "bert")
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "inside")
+    told = fault(capfd, "convert", tmp_path / "bert", target, "--to", "google")
+    assert told == f"{str(Path(target))!r}: expected the name of a folder to make"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -15,8 +15,6 @@ from safetensors.numpy import load_file
 
 import maskplay as mp
 from cli.faults import call, fault, start
-from maskplay.cli.fit import split
-from maskplay.tables import Example
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--no-length-buckets")
 GOOD, BAD = "好棒香甜美", "差烂苦臭丑"
@@ -59,7 +57,10 @@ def test_the_folder_is_whole_and_opens(trained: Path) -> None:
 
 def test_metrics_tell_the_run(trained: Path, files: dict[str, Path]) -> None:
     report = json.loads((trained / "metrics.json").read_text("utf-8"))
-    assert report["examples"] == {"train": {"all": 160, "坏": 80, "好": 80}, "dev": {"all": 64, "坏": 32, "好": 32}}
+    assert report["examples"] == {
+        "train": {"all": 160, "labels": {"坏": 80, "好": 80}},
+        "dev": {"all": 64, "labels": {"坏": 32, "好": 32}},
+    }
     assert len(report["epochs"]) == 8 and report["dev"]["majority"] == 0.5
     best = max(report["epochs"], key=lambda epoch: epoch["val_accuracy"])
     assert report["best_epoch"] == best["epoch"] and report["dev"]["accuracy"] == pytest.approx(best["val_accuracy"])
@@ -113,17 +114,6 @@ def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Pa
     assert "has its own shape" in fault(capfd, *arguments, "--out", tmp_path / "b", "--num-layers", 2)
     assert "found a trained play" in fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "out",
                                            "--out", tmp_path / "b")  # fmt: skip
-
-
-def test_without_dev_every_label_is_held_out() -> None:
-    examples = [Example(str(i), None, "abc"[min(i % 10, 2)], i + 2) for i in range(100)]
-    kept, held_out = split(examples, 0.1, 0, "train.tsv")
-    assert len(kept) + len(held_out) == 100 and not {e.line for e in kept} & {e.line for e in held_out}
-    counts = [sum(e.label == label for e in held_out) for label in "abc"]
-    assert counts == [1, 1, 8]
-    assert split(examples, 0.1, 0, "")[1] == held_out != split(examples, 0.1, 1, "")[1]
-    with pytest.raises(mp.DataError, match="train.tsv, line 102: the only example of 'd'"):
-        split([*examples, Example("x", None, "d", 102)], 0.1, 0, "train.tsv")
 
 
 # Files that cannot be used
@@ -210,6 +200,51 @@ def test_what_is_no_play_is_one_line(capfd, files: dict[str, Path], tmp_path: Pa
     assert "expected a folder written by a play's save" in fault(capfd, "predict", tmp_path, files["dev"])
     (tmp_path / "maskplay.json").write_text("{")
     assert "not valid JSON" in fault(capfd, "evaluate", tmp_path, files["dev"])
+
+
+# A run that is interrupted
+
+
+def broken_off(monkeypatch, *arguments: object) -> None:
+    """A run that Ctrl-C stops when its first epoch is over."""
+
+    def press(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maskplay.cli.fit.EpochProgress.on_epoch_end", press)
+        assert call(*arguments) == 130
+
+
+def test_a_run_knows_its_files_by_what_is_in_them(capfd, monkeypatch, files: dict[str, Path], tmp_path: Path) -> None:
+    network, tokenizer = mp.fresh.small([files["train"].read_text("utf-8")], 16, 1, 2)
+    bert = mp.Pretrained(network, tokenizer, "roformer")
+    bert.save(tmp_path / "bert")
+    small, elsewhere = table(tmp_path / "small.tsv", 16), tmp_path / "elsewhere.tsv"
+    out = ["--out", tmp_path / "out", "--epochs", 2]
+    broken_off(monkeypatch, "fit", "classify", small, "--dev", small, "--model", tmp_path / "bert", *out)
+    # Other weights under the same name are another checkpoint; so --restart with a wrong name deletes nothing.
+    kernel = bert.encoder.weights[-1]
+    kernel.assign(kernel + 1)
+    bert.save(tmp_path / "other")
+    (tmp_path / "bert").rename(tmp_path / "moved")
+    (tmp_path / "other").rename(tmp_path / "bert")
+    capfd.readouterr()
+    told = fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "bert", *out)
+    assert f"with --model {tmp_path / 'bert'} (sha256 " in told
+    lost = fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "gone", *out, "--restart")
+    assert f"{tmp_path / 'gone'}: no such file or folder" in lost
+    # The same files under other names are the same files.
+    small.rename(elsewhere)
+    assert call("fit", "classify", elsewhere, "--dev", elsewhere, "--model", tmp_path / "moved", *out) == 0
+    assert "going on with the run that stopped in epoch 2" in capfd.readouterr().err
+
+
+def test_an_interrupted_bar_gives_the_cursor_back(capfd, monkeypatch, files: dict[str, Path], tmp_path: Path) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    broken_off(monkeypatch, "fit", "classify", files["dev"], "--dev", files["dev"], "--out", tmp_path / "out", *SMALL)
+    told = capfd.readouterr().err
+    assert told.rindex("\x1b[?25h") > told.rindex("\x1b[?25l")
 
 
 # A run that is killed

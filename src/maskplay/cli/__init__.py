@@ -5,14 +5,14 @@ is a bug of ours and keeps its traceback.
 """
 
 import os
-import signal
 import sys
-from typing import Any
 
 import typer
 
 from maskplay.cli import checkpoint, fit, predict, show
 from maskplay.errors import UserError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="maskplay",
@@ -47,15 +47,16 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what stands behind `maskplay`; None = those of the process.
     """
-    insist_on_interrupts()
     try:
         code = app(arguments, prog_name="maskplay", standalone_mode=False)
+        if code == INTERRUPTED:  # Typer's answer to Ctrl-C
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except UserError as error:
         code = _say(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        code = 130
+        _say("interrupted")
+        sys.exit(INTERRUPTED)  # here, where no further interruption comes (see maskplay_command)
     except SystemExit as error:  # Click leaves this way, with 1, when nobody reads on
         if not isinstance(error.__context__, BrokenPipeError):
             raise
@@ -71,27 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         if message is None:
             raise
         code = _say(f"{message()} (--help tells more)")
-    if code == 130:
-        _say("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def insist_on_interrupts() -> None:
-    """Make Ctrl-C arrive: raised inside a library's finalizer it would be swallowed, so it is raised again later."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # ignored, as in the background of a script, or somebody else's
-
-    def interrupt(number: int, frame: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 3.0)
-        raise KeyboardInterrupt
-
-    def unraisable(problem: Any) -> None:
-        if not isinstance(problem.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(problem)
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGALRM, interrupt)
-    sys.unraisablehook = unraisable
 
 
 def _say(text: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,9 +13,9 @@ import typer
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
 from maskplay.checkpoints.tensors import Tensors
-from maskplay.errors import UserError
+from maskplay.errors import UserError, listed
 from maskplay.pretrained import Pretrained, load
-from maskplay.storage import MARKER, check_replaceable, read_json
+from maskplay.storage import MARKER, check_replaceable, read_marker
 
 
 class Format(StrEnum):
@@ -32,15 +33,19 @@ def inspect(
 ) -> None:
     """Say what a checkpoint is and what loading it would fill, without reading a weight."""
     if _is_play(path):
-        report: dict[str, Any] = {**_contents(open_tensors(path)), **read_json(Path(path) / MARKER)}
+        arrays = open_tensors(path)
+        report: dict[str, Any] = {**_contents(arrays), **read_marker(path)}
         labels = report.get("labels")
-        if not isinstance(report.get("play"), str) or not isinstance(labels, list) or not all(map(str, labels)):
+        kinds = [(report.get("play"), str), (report.get("config"), dict), (labels, list)]
+        if not all(isinstance(value, kind) for value, kind in kinds) or not all(map(str, labels)):
             raise UserError(f"{Path(path) / MARKER}: not a saved play's description, or damaged")
         if as_json:
             print(json.dumps(report, ensure_ascii=False, indent=2))
         else:
-            print(f"{path}: a trained play, {report['play']}; labels {', '.join(map(str, labels))}")
+            print(f"{path}: a trained play, {report['play']}; labels {listed(labels)}")
             _print_contents(report)
+            if tensors:
+                _print_tensors(arrays)
         return
     found = describe(path)
     report = {
@@ -59,17 +64,14 @@ def inspect(
     print(f"filled       {len(report['filled'])} weights")
     for name in ("left_empty", "left_over", "passed_over", "problems"):
         some = report[name]
-        print(f"{name.replace('_', ' '):12} {len(some) or 'none'}{': ' if some else ''}{_some(some)}")
+        print(f"{name.replace('_', ' '):12} {len(some) or 'none'}{': ' if some else ''}{listed(some, most=6)}")
     if tensors:
-        fills = {theirs: ours for ours, theirs in report["filled"].items()}
-        for name in found.tensors.names():
-            shape, dtype = found.tensors.shape(name), found.tensors.dtype(name)
-            print(f"{name}\t{dtype}\t{list(shape)}\t{fills.get(name, '-')}")
+        _print_tensors(found.tensors, {theirs: ours for ours, theirs in report["filled"].items()})
 
 
 def _is_play(path: str) -> bool:
     marker = Path(path) / MARKER
-    return marker.is_file() and read_json(marker).get("format") == "play"
+    return marker.is_file() and read_marker(path).get("format") == "play"
 
 
 def _contents(tensors: Tensors) -> dict[str, Any]:
@@ -89,8 +91,11 @@ def _print_contents(report: dict[str, Any]) -> None:
     print(f"tensors      {report['tensors']}, {report['parameters']:,} numbers, {report['bytes']:,} bytes")
 
 
-def _some(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> None:
+    """A line each: name, dtype, shape and, of a checkpoint, the weight it fills."""
+    for name in tensors.names():
+        row = [name, str(tensors.dtype(name)), str(list(tensors.shape(name)))]
+        print("\t".join(row if fills is None else [*row, fills.get(name, "-")]))
 
 
 def convert(
@@ -108,7 +113,7 @@ def convert(
 def fill(
     source: str = typer.Argument(metavar="MODEL", help="A checkpoint with a masked-token head."),
     text: str = typer.Argument(help="A text with one or more [MASK]."),
-    top: int = typer.Option(5, min=1, max=1000, help="How many candidates to print."),
+    top: int = typer.Option(5, min=1, help="How many candidates to print."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
 ) -> None:
     """Fill the blanks of a text, the best candidates first."""

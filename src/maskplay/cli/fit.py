@@ -8,34 +8,30 @@ import importlib.metadata
 import json
 import math
 import platform
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import keras
-import numpy as np
 import typer
+from keras import ops
 from rich.console import Console
 
+from maskplay import _backend, fresh
 from maskplay.callbacks import Resume
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
-from maskplay.config import Config
 from maskplay.errors import DataError, UserError
-from maskplay.language_model import LanguageModel
+from maskplay.optimizers import adamw
 from maskplay.plays import Classify
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import check_replaceable, new_folder
-from maskplay.tables import Example, read_examples
-from maskplay.text.tokenizer import Tokenizer
+from maskplay.tables import Example, read_examples, split
 
 app = typer.Typer(help="Train something.", rich_markup_mode=None)
 
-CHARACTERS, WORDS = 8000, 8000  # the most that a fresh model's vocabulary has
 BUCKETS = 4  # lengths that batches have; each costs JAX some seconds of compilation
 HELD_OUT = 0.1
-WARM_UP = 0.1  # of all steps
 
 
 @app.callback()
@@ -67,8 +63,6 @@ def classify(
     Progress goes to stderr. The epoch with the best dev accuracy is kept; OUT/metrics.json has all figures.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    if not out.name:
-        raise UserError(f"--out {out}: expected the name of a folder to make")
     check_replaceable(out)
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
     for name, size in sizes.items():
@@ -88,12 +82,24 @@ def classify(
     else:
         held_out = read_labelled(dev, labels, str(train))
 
+    _backend.seed(seed)
+    if model is None:
+        texts = (text for example in examples for text in (example.text, example.text2 or ""))
+        chosen = {name: size for name, size in sizes.items() if size is not None}
+        bert = Pretrained(*fresh.small(texts, **chosen), family="roformer")
+        console.print(f"no --model given: a fresh encoder is trained from nothing ({bert!r})")
+    else:
+        bert = load(model)
+        if not isinstance(bert, Pretrained):
+            raise UserError(f"--model {model}: expected a checkpoint, found a trained play")
+    play = Classify(bert, labels, max_length=max_length)
+
     run = Resume(
         out.with_name(f"{out.name}.running"),
         {
-            "TRAIN": fingerprint(train),
-            "--dev": dev and fingerprint(dev),
-            "--model": model,
+            "TRAIN": file_setting(train),
+            "--dev": dev and file_setting(dev),
+            "--model": model and model_setting(model, bert),
             **{f"--{name.replace('_', '-')}": size for name, size in sizes.items()},
             "--epochs": epochs,
             "--batch-size": batch_size,
@@ -107,26 +113,18 @@ def classify(
         every=save_every,
         restart=restart,
     )
-    keras.utils.set_random_seed(seed)
-    if model is None:
-        bert = fresh(examples, **{name: size for name, size in sizes.items() if size is not None})
-        console.print(f"no --model given: a fresh encoder is trained from nothing ({bert!r})")
-    else:
-        bert = load(model)
-        if not isinstance(bert, Pretrained):
-            raise UserError(f"--model {model}: expected a checkpoint, found a trained play")
-    play = Classify(bert, labels, max_length=max_length)
     batches = play.batches(examples, batch_size, shuffle=True, seed=seed, buckets=BUCKETS if length_buckets else 1)
-    play.compile(optimizer(rate, len(batches) * epochs))
+    play.compile(adamw(rate, len(batches) * epochs))
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped in epoch {run.epoch + 1}, batch {run.batch}")
-    run.fit(
-        play,
-        batches,
-        epochs,
-        validation_data=play.batches(held_out, batch_size, shuffle=False),
-        callbacks=[EpochProgress(console, epochs, len(batches))],
-    )
+    with EpochProgress(console, epochs, len(batches)) as progress:
+        run.fit(
+            play,
+            batches,
+            epochs,
+            validation_data=play.batches(held_out, batch_size, shuffle=False),
+            callbacks=[progress],
+        )
 
     figures = figures_of(play, held_out, batch_size)
     report = {
@@ -149,68 +147,27 @@ def classify(
     print(out)
 
 
-def split(examples: Sequence[Example], share: float, seed: int, name: str) -> tuple[list[Example], list[Example]]:
-    """Examples to train on and examples held out, of every label about the same share and at least one each.
-
-    Raises:
-        DataError: a label has a single example, which cannot be on both sides.
-    """
-    places: dict[str, list[int]] = {}
-    for i, example in enumerate(examples):
-        places.setdefault(str(example.label), []).append(i)
-    draw, chosen = np.random.default_rng(seed), set()
-    for label, mine in sorted(places.items()):
-        if len(mine) < 2:
-            where = f"{name}, line {examples[mine[0]].line}"
-            raise DataError(f"{where}: the only example of {label!r} cannot be both used and held out; add some")
-        chosen.update(draw.permutation(mine)[: max(1, round(share * len(mine)))].tolist())
-    kept = [example for i, example in enumerate(examples) if i not in chosen]
-    return kept, [examples[i] for i in sorted(chosen)]
-
-
-def fresh(examples: Sequence[Example], hidden_size: int = 128, num_layers: int = 2, num_heads: int = 4) -> Pretrained:
-    """A small encoder with fresh weights, and a vocabulary of the examples' characters and frequent Latin words."""
-    texts = [text for example in examples for text in (example.text, example.text2 or "")]
-    characters = Tokenizer.from_characters(texts, max_size=CHARACTERS).vocab
-    words = Counter(word for text in texts for word in re.findall("[a-z0-9]{2,}", text.lower()))
-    frequent = [word for word, times in words.most_common(WORDS) if times >= 3]
-    tokenizer = Tokenizer.from_vocab([*characters, *frequent])
-    config = Config(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        intermediate_size=2 * hidden_size,
-        # Chosen on held-out parts of the bundled training reviews: few texts want relative places, much dropout, and
-        # narrow layers wider initial weights than BERT's 0.02.
-        position="rotary",
-        dropout=0.3,
-        attention_dropout=0.3,
-        initializer_range=0.05,
-    )
-    return Pretrained(LanguageModel(config, heads=["pooler"]), tokenizer, family="roformer")
-
-
-def optimizer(rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW whose rate rises for a tenth of the steps, then falls to 0; norms and biases do not decay."""
-    rising = int(WARM_UP * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if rising else rate, max(1, steps - rising), warmup_target=rate if rising else None, warmup_steps=rising
-    )
-    made = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0)
-    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return made
-
-
-def count(examples: Sequence[Example]) -> dict[str, int]:
+def count(examples: Sequence[Example]) -> dict[str, Any]:
     """How many there are, in all and of each label."""
-    return {"all": len(examples), **Counter(sorted(str(example.label) for example in examples))}
+    return {"all": len(examples), "labels": Counter(sorted(str(example.label) for example in examples))}
 
 
-def fingerprint(path: Path) -> str:
-    """A file's name and a digest of its bytes: what makes it the same file."""
+def file_setting(path: Path) -> dict[str, str]:
+    """A file as a setting of a run: the same file is one with the same bytes."""
     with open(path, "rb") as file:
-        return f"{path} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+        return {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def model_setting(name: str, bert: Pretrained) -> dict[str, str]:
+    """A checkpoint as a setting of a run: the same one gives the same numbers, whatever lies there under its name.
+
+    All weights are read, once they are in memory anyway: some tenths of a second for BERT base, and no heuristic on
+    file names, sizes and dates that a copy changes and an edit may not.
+    """
+    digest = hashlib.sha256(json.dumps([bert.config.to_dict(), list(bert.tokenizer.vocab)]).encode())
+    for weight in bert.network.weights:
+        digest.update(ops.convert_to_numpy(weight).tobytes())
+    return {"file": name, "sha256": digest.hexdigest()}
 
 
 def versions() -> dict[str, str]:

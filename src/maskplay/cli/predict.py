@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from maskplay import plays
-from maskplay.errors import DataError, UserError
+from maskplay.errors import DataError, UserError, listed
 from maskplay.metrics import accuracy, macro_f1
 from maskplay.plays import Classify
 from maskplay.tables import Example, read_examples
@@ -68,7 +68,7 @@ def read_labelled(file: Path, known: Sequence[str], where: str) -> list[Example]
     for example in examples:
         if example.label not in known:
             found = f"{file}, line {example.line}: the label {str(example.label)[:80]!r}"
-            raise DataError(f"{found} does not occur in {where}; known are {', '.join(known)}")
+            raise DataError(f"{found} does not occur in {where}; known are {listed(known)}")
     return examples
 
 

@@ -29,6 +29,12 @@ class EpochProgress(keras.callbacks.Callback):
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._start = 0.0
 
+    def __enter__(self) -> "EpochProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()  # Keras tells no callback when an epoch breaks off, and a bar hides the terminal's cursor
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._start = time.monotonic()
         self.bar.start()

@@ -1,0 +1,61 @@
+"""The command `maskplay` from its first moment: what must stand before the library is imported, which takes seconds.
+
+TensorFlow's notices are for users of TensorFlow. And Ctrl-C shall end the program whenever it comes: in the middle of
+the imports, or inside a library that loses it, as finalizers and callbacks from C++ do.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+AGAIN = 0.05  # seconds after which an interruption that went nowhere is raised once more
+TIMED = hasattr(signal, "setitimer")  # not on Windows
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    insist_on_interrupts()
+    try:
+        from maskplay.cli import main as run
+
+        run()
+    except (KeyboardInterrupt, Exception) as error:
+        # A library may turn the interruption into an error of its own.
+        if isinstance(error, Exception) and not interrupted():
+            raise
+        print("maskplay: interrupted", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if TIMED:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C was pressed: from then on a timer runs."""
+    return TIMED and signal.getitimer(signal.ITIMER_REAL)[1] > 0
+
+
+def insist_on_interrupts() -> None:
+    """Make Ctrl-C arrive: from the first on, KeyboardInterrupt is raised again and again until it is on its way."""
+    if not TIMED or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # SIGINT is ignored, as in the background of a script, or somebody else's
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+        error = sys.exception()
+        while error is not None:
+            if isinstance(error, KeyboardInterrupt):
+                return  # it is on its way, and what is cleaned up for it is not to be disturbed
+            error = error.__context__
+        raise KeyboardInterrupt
+
+    def unraisable(problem: Any) -> None:
+        if not isinstance(problem.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(problem)
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGALRM, interrupt)
+    sys.unraisablehook = unraisable
