@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,12 +22,12 @@ from maskplay.errors import CheckpointError, UserError
 from maskplay.storage import write_atomically
 from maskplay.text.byte_bpe import rust_merges
 from maskplay.text.forms import ALBERT, LLAMA, PLAIN, T5
-from maskplay.text.kind import check_new, kept
+from maskplay.text.kind import Pieces, check_new, kept
 from maskplay.text.merges import BYTES, SPACE, SPACES, closure, joined, separable
 from maskplay.text.rust import RustKind
 from maskplay.text.vocabulary import Added, RustFile, with_roles
 
-NORMALIZERS = {
+NORMALIZERS: dict[str, tuple[str, ...]] = {
     "NFC": (),
     "NFD": (),
     "NFKC": (),
@@ -39,7 +40,10 @@ NORMALIZERS = {
     "Replace": ("pattern", "content"),
     "Precompiled": ("precompiled_charsmap",),
 }
-SPLITTERS = {"WhitespaceSplit": (), "Metaspace": ("replacement", "prepend_scheme", "add_prefix_space", "split")}
+SPLITTERS: dict[str, tuple[str, ...]] = {
+    "WhitespaceSplit": (),
+    "Metaspace": ("replacement", "prepend_scheme", "add_prefix_space", "split"),
+}
 PATTERNS = (" {2,}",)  # the regular expressions of released files
 REPLACEMENT = 256  # bytes that one normalization step may put in place of a character; NFKC needs 33
 
@@ -72,6 +76,21 @@ class Metaspace(RustKind):
                 raise UserError(f"{where}: merge {i + 1} ({a!r} {b!r}): not all of it is in the vocabulary")
 
     # Splitting and joining
+
+    def split(self, texts: Sequence[str], specials: bool) -> list[Pieces]:
+        pieces = super().split(texts, specials)
+        return [Pieces(ids, self._exact(text, ids, spans)) for text, (ids, spans) in zip(texts, pieces)]
+
+    def _exact(self, text: str, ids: list[int], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Rust gives the space put before a text the first character, and `é` of two characters only the `e`."""
+        exact = []
+        for i, (start, end), (after, _) in zip(ids, spans, [*spans[1:], (len(text), 0)]):
+            if not self.tokens[i].strip(SPACE) and not text[start:end].isspace():
+                end = start
+            while start < end < after and unicodedata.category(text[end]).startswith("M"):
+                end += 1
+            exact.append((start, end))
+        return exact
 
     @cached_property
     def _separable(self) -> bool:
@@ -126,7 +145,9 @@ class Metaspace(RustKind):
     def rust(self, specials: Sequence[str] = ()) -> tokenizers.Tokenizer:
         if self.scores:
             unk = None if self.form.unk is None else self.vocab[self.form.unk]
-            pairs = list(zip(self.tokens, self.scores))
+            hidden = set(self.form.specials) - {self.form.unk, *specials}
+            # A name with a space is found in no text: spaces are `▁` by then.
+            pairs = [(f"\0 {name}" if name in hidden else name, score) for name, score in zip(self.tokens, self.scores)]
             model: dict[str, Any] = {"type": "Unigram", "unk_id": unk, "vocab": pairs}
         else:
             model = {"type": "BPE", "unk_token": self.form.unk, "fuse_unk": True, "dropout": None}
@@ -158,7 +179,10 @@ class Metaspace(RustKind):
             rust.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if self.prefix else [])])
         else:
             rust.decoder = decoders.Metaspace(SPACE, "always" if self.prefix else "never")
-        write_atomically(folder / "tokenizer.json", rust.to_str())
+        content = json.loads(rust.to_str())
+        if self.scores:  # Rust reads a number from text as one beside it; what we write is what we read
+            content["model"]["vocab"] = list(zip(self.tokens, self.scores))
+        write_atomically(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False))
 
 
 # Reading
