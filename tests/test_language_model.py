@@ -148,9 +148,12 @@ def test_the_encoder_may_be_used_first() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda: LanguageModel(CONFIG, heads=["lm"]), "found lm"),
+        (lambda: LanguageModel(CONFIG, heads=["ner"]), "found ner"),
+        (lambda: LanguageModel(CONFIG)(TOKENS, decoder_tokens=TOKENS), "decoder_tokens: expected none"),
+        (lambda: LanguageModel(CONFIG.but(num_decoder_layers=1)), "no head but 'lm' on a decoder"),
+        (lambda: LanguageModel(CONFIG.but(num_decoder_layers=1), heads=[])(TOKENS), "this has a decoder"),
         (lambda: LanguageModel(CONFIG, heads=["nsp"]), "reads the pooler"),
-        (lambda: LanguageModel(CONFIG, heads=[]).score(np.ones((1, 1, 16))), "no masked-token head"),
+        (lambda: LanguageModel(CONFIG, heads=[]).score(np.ones((1, 1, 16))), "no head that scores tokens"),
         (lambda: LanguageModel(CONFIG)(np.ones((1, 17), "int32")), "at most 16"),
         (lambda: LanguageModel({"vocab_size": 3, "hidden": 3}), "unknown field hidden"),
     ],

@@ -32,7 +32,7 @@ class Config:
         num_heads: attention heads per layer.
         intermediate_size: width inside the feed-forward layers (of the gates, in a gated attention unit).
         num_decoder_layers: layers of a decoder that looks at the encoder (T5); 0 = there is none.
-        num_blocks: distinct blocks, each used by num_layers / num_blocks layers in a row (ALBERT: 1); None = num_layers.
+        num_blocks: distinct blocks, shared evenly by the layers (ALBERT: 1); None = num_layers.
         num_kv_heads: heads of keys and values, each serving several of the queries' (LLaMA); None = num_heads.
         head_size: width of one head; None = hidden_size / num_heads.
         key_size: width of one head's queries and keys (RoBERTa+, GAU-α); None = head_size.
@@ -47,6 +47,7 @@ class Config:
             queries and keys, pairs interleaved), "rotary_halves" (pairs half a head apart: LLaMA), "relative" (clipped
             sinusoids in scores and values: NEZHA), "buckets" (a learned bias per distance: T5), "buckets_cross" (also
             between decoder and encoder: T5-PEGASUS), "none".
+        num_buckets: rows of the table of "buckets".
         rotary_base: the base of rotary angles.
         attention: "softmax", "residual" (each layer's own scores are added to the next one's: bert4keras' RealFormer; the
             paper's adds the running sum) or "gau" (gated units for attention and feed-forward in one: GAU-α).
@@ -54,8 +55,8 @@ class Config:
             Google's own BERT code used. They differ by up to 4.7e-4 per application. "gated_…": a gated linear unit.
         norm: "layer"; "rms" (no mean, no bias: T5, LLaMA) or "unit" (RMS without parameters: RoFormerV2, GAU-α). With
             the latter two no linear map has a bias.
-        norm_at: "post" (after each addition: BERT), "pre" (before each sub-layer and at the end: GPT-2) or "between"
-            (around the feed-forward only: GPT2-ML).
+        norm_at: "post" (after each addition: BERT), "pre" (before each sub-layer and at the end: GPT-2), "pre_open" (not at
+            the end: brightmart's largest ALBERT) or "between" (around the feed-forward only: GPT2-ML).
         norm_epsilon: added to the variance in normalization.
         condition_size: width of a vector that conditions every layer normalization; None = no condition.
         scores: how a plain head scores tokens: "tied" to the token table, "tied_scaled" (also by hidden_size^-½: T5),
@@ -90,11 +91,12 @@ class Config:
     max_positions: int = 512
     num_segments: int | None = 2
     position: Position = "learned"
+    num_buckets: int = 32
     rotary_base: float = 10000.0
     attention: Literal["softmax", "residual", "gau"] = "softmax"
     activation: str = "gelu"
     norm: Literal["layer", "rms", "unit"] = "layer"
-    norm_at: Literal["post", "pre", "between"] = "post"
+    norm_at: Literal["post", "pre", "pre_open", "between"] = "post"
     norm_epsilon: float = 1e-12
     condition_size: int | None = None
     scores: Literal["tied", "tied_scaled", "own", "own_scaled"] = "tied"
@@ -134,12 +136,8 @@ class Config:
             raise UserError(f"config: rotary positions need an even head size, found {self.size_per_key}")
         if self.position.startswith("rotary") and self.rotary_base <= 1:
             raise UserError(f"config: rotary_base: expected a number above 1, found {self.rotary_base}")
-        for name, count, of in (
-            ("num_kv_heads", self.num_kv_heads, self.num_heads),
-            ("num_blocks", self.num_blocks, self.num_layers),
-        ):
-            if count is not None and (count > of or of % count):
-                raise UserError(f"config: {name}: expected a divisor of {of}, found {count}")
+        if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
+            raise UserError(f"config: num_kv_heads: expected a divisor of {self.num_heads}, found {self.num_kv_heads}")
         self._check_combinations()
 
     def _check_combinations(self) -> None:

@@ -8,6 +8,7 @@ One set of weights serves BERT's two-way reading, a language model, seq2seq and 
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from maskplay import _backend, masks
@@ -83,6 +84,7 @@ class Encoder(keras.layers.Layer):
         elif config.position in BUCKETS:
             self.relative = RelativeBias(
                 config.num_heads,
+                config.num_buckets,
                 max_distance=config.max_positions,
                 two_way=not cross,
                 initializer_range=config.initializer_range,
@@ -105,8 +107,14 @@ class Encoder(keras.layers.Layer):
     @property
     def layers_in_order(self) -> list[Block]:
         """The block of every layer: shared ones occur several times."""
-        repeats = self.config.num_layers // max(self.config.blocks, 1)
-        return [block for block in self.blocks for _ in range(repeats)]
+        layers, blocks = self.config.num_layers, len(self.blocks)
+        return [self.blocks[i * blocks // layers] for i in range(layers)]
+
+    def __call__(self, tokens: Any, *facts: Any, **options: Any) -> Any:
+        # Keras takes no lists of numbers.
+        tokens, *facts = (np.asarray(ids) if isinstance(ids, list | tuple) else ids for ids in (tokens, *facts))
+        options = {name: np.asarray(ids) if isinstance(ids, list | tuple) else ids for name, ids in options.items()}
+        return super().__call__(tokens, *facts, **options)
 
     def call(
         self,

@@ -9,6 +9,7 @@ import re
 from pathlib import Path, PureWindowsPath
 
 from maskplay.checkpoints.keras_files import open_keras
+from maskplay.checkpoints.llama2c_files import is_llama2c, open_llama2c
 from maskplay.checkpoints.npz_files import open_npz
 from maskplay.checkpoints.safetensors_files import open_safetensors
 from maskplay.checkpoints.tensorflow_bundle import open_bundle
@@ -21,7 +22,7 @@ from maskplay.storage import read_json
 
 _OPENED = (
     "a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), *.safetensors, pytorch_model.bin, *.npz, "
-    "*.weights.h5 or *.keras, or a folder that holds one"
+    "*.weights.h5, *.keras or llama2.c's *.bin, or a folder that holds one"
 )
 _MAX_INDEX = 8 * 2**20  # bytes
 _DATA_FILE = re.compile(r"\.data-\d{5}-of-\d{5}$")
@@ -90,6 +91,8 @@ def _open_file(path: Path, verify: bool) -> Tensors:
         return _open_zip(path, verify)
     if name.endswith((".bin", ".pt", ".pth")) and (start.startswith(b"\x80") or is_tar(start)):
         return open_torch(path)
+    if name.endswith(".bin") and is_llama2c(path):
+        return open_llama2c(path)
     if start.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ")):
         raise CheckpointError(f"{path}: an archive; unpack it and give the folder")
     found = f"{len(start)} bytes" if len(start) < 8 else f"a file that begins {quoted(start[:8])}"

@@ -14,17 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from maskplay.checkpoints.dialect import Dialect, read_config
+from maskplay.checkpoints.dialect import read_config
 from maskplay.checkpoints.files import open_tensors
-from maskplay.checkpoints.match import Match, match, recognise, refuse, refuse_strangers
+from maskplay.checkpoints.match import Match, Recognised, adapt, match, recognise, refuse, refuse_strangers
+from maskplay.checkpoints.shapes import weight_shapes
 from maskplay.checkpoints.tensors import LazyTensor, Tensors
 from maskplay.checkpoints.zip_members import ZipMembers
-from maskplay.config import Config
+from maskplay.config import BUCKETS, TABLES, Config
 from maskplay.errors import CheckpointError, UserError
+from maskplay.families import family as family_of
 from maskplay.language_model import LanguageModel, named_weights
 from maskplay.storage import JSON_LIMIT, MARKER, read_json
 
-CHANGEABLE = ("position", "activation", "norm_epsilon", "dropout", "attention_dropout", "pooler_activation")
+CHANGEABLE = (
+    "position", "max_positions", "rotary_base", "attention", "activation", "norm_epsilon", "condition_size", "scores",
+    "dropout", "attention_dropout", "pooler_activation",
+)  # fmt: skip
 
 Compound = Sequence[int] | tuple[Sequence[int], Sequence[float]]
 
@@ -36,7 +41,7 @@ class Described:
     tensors: Tensors
     config: Config
     config_path: Path | None
-    dialect: Dialect
+    found: Recognised
     match: Match
 
 
@@ -44,43 +49,78 @@ def describe(
     source: str | os.PathLike[str] | Mapping[str, np.ndarray],
     config: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
     heads: Iterable[str] | None = None,
+    family: str | None = None,
 ) -> Described:
     """Open a checkpoint, find its config, recognise and match it.
 
     Args:
         source: a path that `open_tensors` takes, or arrays by name.
         config: a config file, its content, or a `Config`; None looks beside the checkpoint for `maskplay.json`,
-            `config.json`, `bert_config.json`, or a single other `*config*.json`.
+            `config.json`, `bert_config.json`, `hparams.json` or a single other `*config*.json`.
         heads: the heads wanted, None for those the file has.
+        family: what the checkpoint is, where several families look alike, or shall become.
 
     Raises:
         CheckpointError: not a checkpoint, no config, or a family that is not opened.
     """
+    if family is not None:
+        family_of(family)
     tensors = open_tensors(source) if isinstance(source, str | os.PathLike) else _from_memory(source)
     refuse_strangers(tensors)
     path = None
-    if config is None:
+    values: Mapping[str, Any] | Config | None = tensors.config
+    if isinstance(config, str | os.PathLike):
+        path = Path(config)
+        values = read_json(path)
+    elif config is not None:
+        values = config
+    elif values is None:
         if not isinstance(source, str | os.PathLike):
             raise UserError("arrays given by name need a config: pass config=…")
         path = tensors.path
-        config = _config_inside(path) if path.suffix == ".keras" else None
-        if config is None:
+        values = _config_inside(path) if path.suffix == ".keras" else None
+        if values is None:
             path = _config_beside(Path(source))
-            config = read_json(path)
-    elif isinstance(config, str | os.PathLike):
-        path = Path(config)
-        config = read_json(path)
-    if isinstance(config, Config):
-        hint: Mapping[str, Any] = {"family": "roformer" if config.position == "rotary" else "bert"}
-        family, dialect = recognise(tensors, hint)
-        choices = config
+            values = read_json(path)
+    wanted = tuple(heads) if heads is not None else None
+    if isinstance(values, Config):
+        hint = {"position": values.position, "use_relative_position": values.position == "relative"}
+        found, choices = recognise(tensors, hint, family), values
     else:
-        family, dialect = recognise(tensors, config)
-        if isinstance(config.get("config"), Mapping):
-            choices = Config.from_dict(dict(config["config"]))
+        found = recognise(tensors, values, family)
+        if isinstance(values.get("config"), Mapping):
+            choices = Config.from_dict(dict(values["config"]))
         else:
-            choices = read_config(config, family, str(path or "config"))
-    return Described(tensors, choices, path, dialect, match(tensors, family, dialect, choices, heads))
+            choices = read_config(values, found.family, str(path or "config"), _has_own_scores(found, tensors))
+    if family is None or found.family == family:
+        return Described(tensors, choices, path, found, match(tensors, found, choices, wanted))
+    # Another family than the file's: what it has is laid beside a network of the one asked for.
+    whole = match(tensors, found, choices)
+    refuse(tensors.path, whole)
+    other = _become(choices, family)
+    return Described(tensors, other, path, found, adapt(whole, choices, family, other, wanted))
+
+
+def _has_own_scores(found: Recognised, tensors: Tensors) -> bool:
+    if found.table is None:
+        return False
+    name = found.table.names.get("lm/output/kernel", "").partition("|")[0].strip()
+    return bool(name) and name in {found.table.spelled(theirs) for theirs in tensors.names()}
+
+
+def _become(given: Config, family: str) -> Config:
+    """A family's conventions in the sizes of another network."""
+    row = family_of(family).config
+    sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "head_size", "embedding_size",
+             "num_segments", "norm_epsilon", "dropout", "attention_dropout", "pad_id")  # fmt: skip
+    changes = {name: getattr(given, name) for name in sizes}
+    if row.num_segments == 0:
+        changes["num_segments"] = 0
+    if given.activation.startswith("gated_") == row.activation.startswith("gated_"):
+        changes["activation"] = given.activation
+    if row.position in TABLES and given.position in TABLES:
+        changes["max_positions"] = given.max_positions
+    return row.but(**changes)
 
 
 def load_network(
@@ -90,17 +130,20 @@ def load_network(
     strict: bool = True,
     keep_tokens: Sequence[int] | None = None,
     compound_tokens: Sequence[Compound] | None = None,
+    family: str | None = None,
     **changes: Any,
 ) -> tuple[LanguageModel, Match]:
     """A checkpoint as a network.
 
     Args:
-        source, config, heads: as for `describe`.
+        source, config, heads, family: as for `describe`.
         strict: refuse missing, surplus and misshapen tensors; False fills what fits.
         keep_tokens: ids of the tokens to keep, in their new order; None = all.
         compound_tokens: for each new token the old ids (or `(ids, weights)`) whose mean it starts from; they follow the
             kept ones.
-        **changes: other choices of the config that need no other weights: position="hierarchical", dropout=…, …
+        **changes: other choices of the config that need no other weights: position="hierarchical", dropout=…; more
+            `max_positions` than the table has rows interpolate it, fewer cut it; `condition_size` adds weights that
+            start at zero and so change nothing.
 
     Returns:
         The network and the report of what filled what.
@@ -111,26 +154,74 @@ def load_network(
     """
     if unknown := sorted(set(changes) - set(CHANGEABLE)):
         raise UserError(f"load: {', '.join(unknown)} cannot be changed at load; {', '.join(CHANGEABLE)} can")
-    found = describe(source, config, heads)
+    opened = describe(source, config, heads, family)
     if strict:
-        refuse(found.tensors.path, found.match)
-    _check_copies(found)
-    edit = _vocabulary(found.config.vocab_size, keep_tokens, compound_tokens)
-    choices = found.config.but(vocab_size=edit.size, pad_id=edit.place(found.config.pad_id), **changes)
-    before, after = (_tables(config.position) for config in (found.config, choices))
-    if before != after:
-        raise UserError(
-            f"load: position={choices.position!r} needs other weights than this checkpoint's {found.config.position!r}"
-        )
-    network = LanguageModel(choices, found.match.heads)
+        refuse(opened.tensors.path, opened.match)
+    _check_copies(opened)
+    edit = _vocabulary(opened.config.vocab_size, keep_tokens, compound_tokens)
+    choices = opened.config.but(vocab_size=edit.size, pad_id=edit.place(opened.config.pad_id), **changes)
+    _check_changes(opened.config, choices)
+    network = LanguageModel(choices, opened.match.heads)
     network.build()
     weights = named_weights(network)
-    for row in found.match.filled:
-        array = row.read(found.tensors[row.theirs])
-        if row.ours in ("encoder/embedding/token/embeddings", "mlm/bias"):
-            array = edit.apply(array)
+    for row in opened.match.filled:
+        array = row.read(opened.tensors[row.theirs])
+        if row.ours in _VOCABULARY:
+            array = edit.apply(array, _VOCABULARY[row.ours])
+        elif row.ours == "encoder/embedding/position/embeddings":
+            array = stretch(array, choices.max_positions, choices.first_position)
         weights[row.ours].assign(np.asarray(array, dtype="float32"))
-    return network, found.match
+    if choices.condition_size != opened.config.condition_size:
+        known = weight_shapes(opened.config, opened.match.heads)
+        opened.match.left_empty += [name for name in weights if name not in known]
+    return network, opened.match
+
+
+# Weights that have a row for every token, and on which axis.
+_VOCABULARY = {"encoder/embedding/token/embeddings": 0, "mlm/bias": 0, "lm/output/kernel": 1}
+
+
+def stretch(table: np.ndarray, rows: int, first: int = 0) -> np.ndarray:
+    """A position table `(places, size)` with another number of places: cut, or interpolated linearly.
+
+    Args:
+        table: the old one.
+        rows: of the new one.
+        first: rows before the first place, which stay.
+
+    Example:
+        >>> stretch(np.array([[0.0], [2.0]]), 3)[:, 0].tolist()
+        [0.0, 1.0, 2.0]
+    """
+    if rows <= len(table):
+        return table[:rows]
+    old = np.asarray(table[first:], "float32")
+    at = np.linspace(0, len(old) - 1, rows - first)
+    below = np.minimum(at.astype(int), len(old) - 2) if len(old) > 1 else np.zeros(len(at), int)
+    share = (at - below)[:, None].astype("float32")
+    above = np.minimum(below + 1, len(old) - 1)
+    return np.concatenate([table[:first], old[below] * (1 - share) + old[above] * share])
+
+
+def _check_changes(before: Config, after: Config) -> None:
+    """Refuse changes that would need other weights."""
+
+    def kind(config: Config) -> dict[str, Any]:
+        position, attention = config.position, config.attention
+        return {
+            "position": "table" if position in TABLES else "buckets" if position in BUCKETS else position,
+            "attention": "softmax" if attention == "residual" else attention,
+            "scores": config.scores.removesuffix("_scaled"),
+            "activation": config.activation.startswith("gated_"),
+        }
+
+    old, new = kind(before), kind(after)
+    for name, value in old.items():
+        if new[name] != value:
+            was, now = getattr(before, name), getattr(after, name)
+            raise UserError(f"load: {name}={now!r} needs other weights than this checkpoint's {was!r}")
+    if before.condition_size is not None and after.condition_size != before.condition_size:
+        raise UserError(f"load: condition_size: this checkpoint has one of {before.condition_size}")
 
 
 @dataclass(frozen=True)
@@ -141,23 +232,23 @@ class _Edit:
     compounds: tuple[tuple[np.ndarray, np.ndarray], ...]
     size: int
 
-    def place(self, pad_id: int) -> int:
+    def place(self, pad_id: int | None) -> int | None:
         """The new id of the padding token."""
-        if self.kept is None:
+        if self.kept is None or pad_id is None:
             return pad_id
         places = np.flatnonzero(self.kept == pad_id)
         if not len(places):
             raise UserError(f"keep_tokens: expected the padding token's id {pad_id} among them")
         return int(places[0])
 
-    def apply(self, table: np.ndarray) -> np.ndarray:
-        """A token table `(vocab, size)` or bias `(vocab,)` with the edits made."""
+    def apply(self, table: np.ndarray, axis: int = 0) -> np.ndarray:
+        """A token table `(vocab, size)`, bias `(vocab,)` or kernel `(size, vocab)` with the edits made."""
         if self.kept is None and not self.compounds:
             return table
-        table = np.asarray(table, dtype="float32")
+        table = np.moveaxis(np.asarray(table, dtype="float32"), axis, 0)
         parts = [table if self.kept is None else table[self.kept]]
         parts += [np.average(table[ids], axis=0, weights=weights)[None] for ids, weights in self.compounds]
-        return np.concatenate(parts)
+        return np.moveaxis(np.concatenate(parts), 0, axis)
 
 
 def _vocabulary(size: int, keep: Sequence[int] | None, compounds: Sequence[Compound] | None) -> _Edit:
@@ -182,10 +273,6 @@ def _ids(values: Any, size: int, what: str) -> np.ndarray:
     if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= size:
         raise UserError(f"{what}: expected a list of token ids from 0 to {size - 1}, found {str(values)[:80]}")
     return ids
-
-
-def _tables(position: str) -> str:
-    return "table" if position in ("learned", "hierarchical") else position
 
 
 def _check_copies(found: Described) -> None:
@@ -215,7 +302,7 @@ def _config_beside(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     if (folder / MARKER).is_file() and "config" in read_json(folder / MARKER):
         return folder / MARKER
-    for name in ("config.json", "bert_config.json"):
+    for name in ("config.json", "bert_config.json", "hparams.json"):
         if (folder / name).is_file():
             return folder / name
     others = sorted(folder.glob("*config*.json"))
@@ -223,7 +310,7 @@ def _config_beside(path: Path) -> Path:
     if len(others) == 1:
         return others[0]
     found = f"{len(others)} files *config*.json" if others else "none"
-    raise CheckpointError(f"{folder}: expected a config.json or bert_config.json beside the weights, found {found}")
+    raise CheckpointError(f"{folder}: expected a config.json, bert_config.json or hparams.json beside the weights, found {found}")
 
 
 def summary(result: Match) -> dict[str, Any]:

@@ -6,12 +6,12 @@ Nothing is built and no array is read here: `maskplay inspect` shows this, and `
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from maskplay.checkpoints.dialect import Dialect
-from maskplay.checkpoints.google import GOOGLE
-from maskplay.checkpoints.huggingface import HUGGINGFACE
-from maskplay.checkpoints.keras_names import KERAS
-from maskplay.checkpoints.rename import Row, rows
+from maskplay.checkpoints import google, huggingface, llama2c
+from maskplay.checkpoints.dialect import Table
+from maskplay.checkpoints.keras_names import KERAS, canonical
+from maskplay.checkpoints.rename import Row
 from maskplay.checkpoints.shapes import weight_shapes
 from maskplay.checkpoints.tensors import Tensors
 from maskplay.config import Config
@@ -19,28 +19,17 @@ from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.language_model import HEADS
 
-# Our own names: every row is the identity.
-MASKPLAY = Dialect(name="maskplay", sign="encoder/embedding/token/embeddings", tables={})
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (GOOGLE, HUGGINGFACE, MASKPLAY, KERAS)}
-
-_POSITIONS = "encoder/embedding/position/embeddings"
+OURS = "maskplay"
+TABLES: tuple[Table, ...] = (*google.TABLES, *huggingface.TABLES, *llama2c.TABLES)
+_TOKENS = "encoder/embedding/token/embeddings"
 
 # Families that are not opened, by a name that only their files have; the first that fits is named.
 _STRANGERS = (
     (r"^model/transformer/(word_embedding|r_w_bias|mask_emb)|^transformer\.(word_embedding|mask_emb)", "XLNet"),
-    (r"embeddings/word_embeddings_2|/layer_shared/", "ALBERT (brightmart's original form)"),
-    (r"/inner_group_0/|albert_layer_groups", "ALBERT"),
-    (r"^electra[/.]|discriminator_predictions|generator_predictions", "ELECTRA"),
-    (r"^model/(wte|wpe)$|(^|\.)wte\.weight$", "GPT-2"),
-    (r"^newslm/", "GPT2-ML"),
-    (r"^gpt/", "GPT"),
-    (r"^GAU_alpha/|/gau/", "GAU-alpha"),
-    (r"(encoder|decoder)/block_\d+/layer_\d+|^shared(/embedding|\.weight)$|EncDecAttention", "T5"),
-    (r"^(roberta\.|lm_head\.layer_norm)", "RoBERTa (English)"),
-    (r"^(nezha\.)|relative_positions_encoding", "NEZHA"),
     (r"^(deberta\.)", "DeBERTa"),
     (r"^(distilbert\.)", "DistilBERT"),
-    (r"^(model\.layers\.\d+\.self_attn)", "LLaMA"),
+    (r"^(bart\.|model\.(encoder|decoder)\.layers\.)", "BART"),
+    (r"^model\.layers\.\d+\.self_attn\.(q_proj\.bias|q_norm)", "Qwen"),
 )
 
 
@@ -49,9 +38,10 @@ class Match:
     """A checkpoint beside the network it describes.
 
     Attributes:
-        family: "bert" or "roformer".
-        dialect: "google", "huggingface", "maskplay" or "keras".
-        heads: the heads whose weights the checkpoint has.
+        family: a name of `maskplay.families`.
+        dialect: "google", "openai", "huggingface", "llama2c", "maskplay" or "keras".
+        heads: the heads that the network gets.
+        found_family: the family of the file, where another was asked for.
         filled: rows whose weight the file fills; `theirs` is the file's own spelling.
         left_empty: weights that stay fresh: absent heads, and whatever `problems` calls missing.
         left_over: tensors of the file that no weight takes.
@@ -64,6 +54,7 @@ class Match:
     family: str
     dialect: str
     heads: tuple[str, ...]
+    found_family: str = ""
     filled: list[Row] = field(default_factory=list)
     left_empty: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
@@ -71,6 +62,26 @@ class Match:
     copies: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     wrong_shapes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """What became of every tensor, for people to read."""
+        lines = [f"{self.family}, written in {self.dialect}'s names, heads {', '.join(self.heads) or 'none'}"]
+        if self.found_family not in ("", self.family):
+            lines.append(f"made from a checkpoint of {self.found_family}")
+        lines.append(f"filled {len(self.filled)} weights")
+        for name in ("left_empty", "left_over", "passed_over", "problems"):
+            if items := getattr(self, name):
+                lines += [f"{name.replace('_', ' ')}: {len(items)}", *(f"  {item}" for item in items)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """Whose checkpoint it is: the family, and the table its names are of; None for our own and Keras' names."""
+
+    family: str
+    dialect: str
+    table: Table | None
 
 
 def refuse_strangers(tensors: Tensors) -> None:
@@ -80,101 +91,126 @@ def refuse_strangers(tensors: Tensors) -> None:
         if sign is not None:
             raise CheckpointError(
                 f"{tensors.path}: this is a checkpoint of {stranger} (it has the tensor {sign!r}); "
-                f"maskplay opens {' and '.join(FAMILIES)}"
+                f"maskplay opens {', '.join(FAMILIES)}"
             )
 
 
-def recognise(tensors: Tensors, config: Mapping[str, object]) -> tuple[str, Dialect]:
+def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = None) -> Recognised:
     """The family and dialect of a checkpoint, from its names and its config file.
+
+    Args:
+        tensors: the open checkpoint.
+        config: its config file's content.
+        wanted: the family the user says it is; decides where several fit.
 
     Raises:
         CheckpointError: it is a family that is not opened (named), or nothing known.
     """
     names = tensors.names()
-    for dialect in DIALECTS.values():
-        canonical = {dialect.canonical(name): name for name in names}
-        if dialect.sign not in canonical:
-            continue
-        stated = config.get("model_type") or config.get("family")
-        if stated is None:
-            positions = dialect.tables.get("bert", {}).get(_POSITIONS, _POSITIONS)
-            if config.get("use_relative_position") or config.get("max_relative_position"):
-                stated = "nezha"
-            else:
-                stated = "bert" if positions in canonical else "roformer"
-        if stated == "roformer" and not any(re.search(r"LayerNorm|norm/", name) for name in names):
-            stated = "roformer_v2"
-        if stated not in FAMILIES:
-            raise CheckpointError(
-                f"{tensors.path}: this is a checkpoint of the family {str(stated)[:60]!r}; "
-                f"maskplay opens {' and '.join(FAMILIES)}"
-            )
-        return str(stated), dialect
-    shown = ", ".join(names[:3]) or "none"
-    raise CheckpointError(
-        f"{tensors.path}: no token embeddings under a known name among its {len(names)} tensors (such as {shown}): "
-        f"not Google's, Hugging Face's or maskplay's naming of {' or '.join(FAMILIES)}"
+    for dialect, spelled in ((OURS, set(names)), (KERAS, {canonical(name) for name in names})):
+        if _TOKENS in spelled:
+            stated = config.get("family")
+            if stated is None:
+                stated = {"rotary": "roformer"}.get(str(config.get("position")), "bert")
+            if stated not in FAMILIES:
+                raise _unknown(tensors, stated)
+            return Recognised(stated, dialect, None)
+    fitting = [table for table in TABLES if table.is_of(names)]
+    like = FAMILIES[wanted].tables if wanted in FAMILIES else None
+    chosen = next((table for table in fitting if table.family == like), None)
+    chosen = chosen or next((table for table in fitting if table.stated(config)), None)
+    if chosen is None:
+        shown = ", ".join(names[:3]) or "none"
+        raise CheckpointError(
+            f"{tensors.path}: no token embeddings under a known name among its {len(names)} tensors (such as {shown}): "
+            f"not Google's, Hugging Face's or maskplay's naming of {', '.join(FAMILIES)}"
+        )
+    stated = config.get("model_type") or config.get("family") or chosen.family
+    if wanted is None and stated != chosen.family:
+        if stated not in FAMILIES and stated not in ("xlm-roberta", "ernie"):
+            raise _unknown(tensors, stated)
+        if FAMILIES.get(str(stated)) and FAMILIES[str(stated)].tables == chosen.family:
+            return Recognised(str(stated), chosen.dialect, chosen)
+    if wanted is not None and FAMILIES[wanted].tables == chosen.family:
+        return Recognised(wanted, chosen.dialect, chosen)
+    return Recognised(chosen.family, chosen.dialect, chosen)
+
+
+def _unknown(tensors: Tensors, stated: object) -> CheckpointError:
+    return CheckpointError(
+        f"{tensors.path}: this is a checkpoint of the family {str(stated)[:60]!r}; maskplay opens {', '.join(FAMILIES)}"
     )
 
 
-def match(tensors: Tensors, family: str, dialect: Dialect, config: Config, heads: Iterable[str] | None = None) -> Match:
+def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[str] | None = None) -> Match:
     """Which tensor fills which weight.
 
     Args:
         tensors: the open checkpoint.
-        family, dialect: from `recognise`.
+        found: from `recognise`.
         config: the network's choices, before any change of the vocabulary.
         heads: the heads wanted, None for those the file has.
     """
-    if unknown := [head for head in heads or () if head not in HEADS]:
+    wanted = None if heads is None else tuple(heads)
+    if unknown := [head for head in wanted or () if head not in HEADS]:
         raise UserError(f"expected heads among {', '.join(HEADS)}, found {', '.join(map(str, unknown))}")
+    table, family = found.table, FAMILIES[found.family]
     actual: dict[str, str] = {}
-    result = Match(family, dialect.name, ())
+    result = Match(found.family, found.dialect, (), found.family)
     for name in tensors.names():
-        spelled = dialect.canonical(name)
+        spelled = table.spelled(name) if table else canonical(name) if found.dialect == KERAS else name
         if spelled in actual:
             result.problems.append(f"{name} and {actual[spelled]} are the same tensor twice")
         actual[spelled] = name
 
-    table = dialect.tables.get(family) or {name: name for name in weight_shapes(config, HEADS)}
-    every = {row.ours: row for row in rows(table, config.num_layers)}
-    present = {row.ours.split("/")[0] for row in every.values() if row.theirs in actual}
-    result.heads = tuple(head for head in HEADS if head in (present if heads is None else tuple(heads)))
+    ours = weight_shapes(config, HEADS)
+    rows = table.rows(config) if table else [Row(name, name) for name in ours]
+    every = {row.ours: row for row in rows}
+    present = {row.ours.split("/")[0] for row in rows if row.theirs in actual} & set(HEADS)
+    if config.scores.startswith("tied"):
+        present = (present - {"lm"}) | set(family.heads)
+    possible = {row.ours.split("/")[0] for row in rows} & set(HEADS) | set(family.heads)
+    if impossible := [head for head in wanted or () if head not in possible]:
+        raise CheckpointError(
+            f"{tensors.path}: this is a checkpoint of {found.family}, which has no head {', '.join(impossible)}; "
+            f"it may have {', '.join(head for head in HEADS if head in possible) or 'none'}: ask for heads among those"
+        )
+    result.heads = tuple(head for head in HEADS if head in (present if wanted is None else wanted))
     if "nsp" in result.heads and "pooler" not in result.heads:
         result.problems.append("it has next-sentence weights without a pooler")
         result.heads = tuple(head for head in result.heads if head != "nsp")
 
     used: set[str] = set()
-    for ours, expected in weight_shapes(config, result.heads).items():
-        row = every.get(ours)
+    for name, expected in weight_shapes(config, result.heads).items():
+        row = every.get(name)
         if row is None or row.theirs not in actual:
-            result.left_empty.append(ours)
-            result.problems.append(f"missing {row.theirs if row else ours}")
+            result.left_empty.append(name)
+            result.problems.append(f"missing {row.theirs if row else name}")
             continue
-        name = actual[row.theirs]
-        used.add(name)
-        found = row.shape(tensors.shape(name))
-        if found == expected and tensors.dtype(name).kind in "fV":
-            result.filled.append(replace(row, theirs=name))
+        theirs = actual[row.theirs]
+        used.add(theirs)
+        if row.shape(tensors.shape(theirs)) == expected and tensors.dtype(theirs).kind in "fV":
+            result.filled.append(replace(row, theirs=theirs))
             continue
-        result.left_empty.append(ours)
-        result.wrong_shapes.append(ours)
+        result.left_empty.append(name)
+        result.wrong_shapes.append(name)
         # Both sides as the file spells them, so that the numbers can be found there.
         result.problems.append(
-            f"{name}: expected floats of shape {row.shape(expected)}, found {tensors.dtype(name)} {tensors.shape(name)}"
+            f"{theirs}: expected floats of shape {row.their_shape(expected)}, "
+            f"found {tensors.dtype(theirs)} {tensors.shape(theirs)}"
         )
-    absent = [head for head in HEADS if head not in result.heads]
-    result.left_empty += [name for name in weight_shapes(config, HEADS) if name.split("/")[0] in absent]
+    absent = [head for head in possible if head not in result.heads]
+    result.left_empty += [name for name in ours if name.split("/")[0] in absent and name in every]
 
-    copies = {actual[copy]: actual.get(of, "") for copy, of in dialect.copies.items() if copy in actual}
-    unwanted = {row.theirs for row in every.values() if row.ours.split("/")[0] in absent}
+    copies = {actual[copy]: actual.get(of, "") for copy, of in (table.copies if table else {}).items() if copy in actual}
+    unwanted = {row.theirs for row in rows if row.ours.split("/")[0] in absent}
     for spelled, name in actual.items():
         if name in used:
             continue
         if copies.get(name):
             result.copies[name] = copies[name]
             result.passed_over.append(name)
-        elif dialect.empty(spelled) or (heads is not None and spelled in unwanted):
+        elif (table and re.fullmatch(table.empty, spelled)) or (wanted is not None and spelled in unwanted):
             result.passed_over.append(name)
         else:
             result.left_over.append(name)
@@ -184,13 +220,61 @@ def match(tensors: Tensors, family: str, dialect: Dialect, config: Config, heads
     return result
 
 
+def adapt(source: Match, given: Config, family: str, wanted: Config, heads: tuple[str, ...] | None) -> Match:
+    """Another family's weights taken from a matched checkpoint: whatever has the same path and shape.
+
+    A block that several layers share fills each of theirs.
+
+    Args:
+        source: the checkpoint beside a network of its own family, whose config is `given`.
+        family: the other one, whose config is `wanted`.
+        heads: those wanted; None = those of the source that the other can have.
+    """
+    rows = {row.ours: row for row in source.filled}
+    shapes = weight_shapes(given, source.heads)
+    heads = heads if heads is not None else tuple(FAMILIES[family].heads or (set(source.heads) - {"lm"}))
+    result = Match(family, source.dialect, tuple(head for head in HEADS if head in heads), source.family)
+    result.passed_over, result.copies = list(source.passed_over), dict(source.copies)
+    used = set()
+    for name, expected in weight_shapes(wanted, result.heads).items():
+        origin = _origin(name, given, wanted)
+        if origin in rows and shapes[origin] == expected:
+            result.filled.append(replace(rows[origin], ours=name))
+            used.add(rows[origin].theirs)
+            continue
+        result.left_empty.append(name)
+        found = f"it has {shapes[origin]}" if origin in shapes else "it has none"
+        result.problems.append(f"{name}: expected {expected}, {found}")
+        if origin in shapes:
+            result.wrong_shapes.append(name)
+    result.left_over = [*source.left_over, *(row.theirs for row in source.filled if row.theirs not in used)]
+    if result.left_over:
+        result.problems.append(f"left over {_some(result.left_over)}")
+    return result
+
+
+def _origin(name: str, given: Config, wanted: Config) -> str:
+    """Where a weight comes from when the source shares blocks among more layers."""
+    found = re.match(r"encoder/block_(\d+)/", name)
+    if found is None or wanted.blocks != wanted.num_layers or wanted.blocks == given.blocks:
+        return name
+    place = int(found[1]) * given.blocks // wanted.num_layers
+    return f"encoder/block_{place}/{name[found.end() :]}"
+
+
 def refuse(path: object, result: Match) -> None:
     """Raise `CheckpointError` when the two do not fit."""
-    if result.problems:
+    if not result.problems:
+        return
+    if result.found_family != result.family:
         raise CheckpointError(
-            f"{path}: does not fit {result.family}: {_some(result.problems, '; ')}; "
-            "strict=False loads what fits and leaves the rest fresh"
+            f"{path}: this is a checkpoint of {result.found_family}, not of {result.family}: load it without family=, or "
+            f"make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
         )
+    raise CheckpointError(
+        f"{path}: does not fit {result.family}: {_some(result.problems, '; ')}; "
+        "strict=False loads what fits and leaves the rest fresh"
+    )
 
 
 def _some(items: list[str], separator: str = ", ", most: int = 4) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from maskplay.checkpoints import google, huggingface, safetensors_files, tensorflow_bundle
-from maskplay.checkpoints.rename import rows
-from maskplay.errors import UserError
+from maskplay.checkpoints.dialect import Table
+from maskplay.checkpoints.rename import assemble
+from maskplay.errors import CheckpointError, UserError
+from maskplay.families import FAMILIES
 from maskplay.language_model import LanguageModel, named_weights
 from maskplay.storage import MARKER, new_folder
 from maskplay.text.tokenizer import Tokenizer
@@ -32,7 +34,7 @@ def save(
     Args:
         path: the folder to make.
         network: the weights; written as float32.
-        family: "bert" or "roformer".
+        family: a name of `maskplay.families`.
         tokenizer: written beside the weights when there is one.
         format: "maskplay" (safetensors, our names), "huggingface" (safetensors, config.json, vocab.txt: transformers
             opens it) or "google" (a TensorFlow checkpoint and bert_config.json: Google's code and bert4keras open it).
@@ -60,10 +62,26 @@ def _arrays(network: LanguageModel) -> dict[str, np.ndarray]:
     return {name: np.asarray(weight.numpy(), "float32") for name, weight in named_weights(network).items()}
 
 
-def _renamed(network: LanguageModel, table: dict[str, str]) -> dict[str, np.ndarray]:
+def _table(tables: tuple[Table, ...], family: str, dialect: str) -> Table:
+    found = [table for table in tables if table.family == FAMILIES[family].tables]
+    if not found:
+        have = ", ".join(dict.fromkeys(table.family for table in tables))
+        raise CheckpointError(f"save: {dialect} has no names for {family}, only for {have}; save as maskplay")
+    return found[0]
+
+
+def _renamed(network: LanguageModel, table: Table) -> dict[str, np.ndarray]:
     arrays = _arrays(network)
-    by_name = {row.ours: row for row in rows(table, network.config.num_layers)}
-    return {by_name[name].theirs: by_name[name].write(array) for name, array in arrays.items()}
+    by_name = {row.ours: row for row in table.rows(network.config)}
+    if strange := [name for name in arrays if name not in by_name]:
+        raise CheckpointError(
+            f"save: {table.dialect}'s {table.family} has no place for {strange[0]}"
+            f"{f' and {len(strange) - 1} more' if len(strange) > 1 else ''}; save as maskplay"
+        )
+    try:
+        return assemble((by_name[name], array) for name, array in arrays.items())
+    except ValueError as error:
+        raise CheckpointError(f"save: {table.dialect} has one {error} where this network has several") from None
 
 
 def _json(path: Path, values: object) -> None:
@@ -83,13 +101,16 @@ def _maskplay(folder: Path, network: LanguageModel, family: str) -> None:
 
 
 def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
-    _json(folder / "config.json", huggingface.config_file(network.config, family, network.heads))
-    tensors = _renamed(network, huggingface.table_to_write(family))
-    if family == "roformer":
+    name = FAMILIES[family].tables
+    values = huggingface.config_file(network.config, name, network.heads)
+    tensors = _renamed(network, _table(huggingface.TABLES, family, "huggingface"))
+    if name == "roformer":
         tensors["roformer.encoder.embed_positions.weight"] = huggingface.rotary_table(network.config)
+    _json(folder / "config.json", values)
     safetensors_files.write(folder / "model.safetensors", tensors, metadata={"format": "pt"})
 
 
 def _google(folder: Path, network: LanguageModel, family: str) -> None:
+    tensors = _renamed(network, _table(google.TABLES, family, "google"))
     _json(folder / "bert_config.json", google.config_file(network.config, family))
-    tensorflow_bundle.write(folder / "bert_model.ckpt", _renamed(network, dict(google.GOOGLE.tables[family])))
+    tensorflow_bundle.write(folder / "bert_model.ckpt", tensors)

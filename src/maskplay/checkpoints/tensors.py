@@ -33,8 +33,9 @@ class Tensors(Mapping[str, np.ndarray]):
 
     Attributes:
         path: the file that was opened (for a TensorFlow bundle its prefix, for a sharded checkpoint its index).
-        container: "tensorflow", "safetensors", "torch", "npz" or "keras".
+        container: "tensorflow", "safetensors", "torch", "npz", "keras" or "llama2c".
         skipped: what the file holds beside weights, `{name: reason}`: optimizer state, strings, other objects.
+        config: what the file itself says of its network, as a config file would; None for most containers.
 
     Example:
         >>> one = LazyTensor((2,), np.dtype("float32"), lambda: np.ones(2, np.float32))
@@ -49,9 +50,11 @@ class Tensors(Mapping[str, np.ndarray]):
         container: str,
         entries: Mapping[str, LazyTensor],
         skipped: Mapping[str, str] | None = None,
+        config: Mapping[str, object] | None = None,
     ) -> None:
         self.path = Path(path)
         self.container = container
+        self.config = config
         self.skipped = dict(skipped or {})
         self._entries = dict(entries)
 

@@ -107,7 +107,7 @@ class Block(keras.layers.Layer):
         details: bool = False,
         training: bool | None = None,
     ) -> Any:
-        place = self.config.norm_at
+        place = "pre" if self.config.norm_at == "pre_open" else self.config.norm_at
 
         def norm(layer: Any, x: Any) -> Any:
             return layer(x) if condition is None else layer(x, condition)
