@@ -5,6 +5,7 @@ before Keras is. Layers ask nothing but whether formulas fuse; training asks for
 import os
 import random
 import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -64,3 +65,30 @@ def known(x: Any) -> np.ndarray | None:
         return np.asarray(x)
     except Exception:  # each backend has errors of its own for a value that is not there yet
         return None
+
+
+def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., Any]:
+    """A function of tensors (and structures of them) that runs compiled where the backend compiles.
+
+    Args:
+        function: computes with the variables and changes none.
+        variables: those it reads; what they hold may change between calls.
+    """
+    import keras
+
+    if keras.config.backend() == "jax":
+        import jax
+
+        def run(values: list[Any], *arguments: Any) -> Any:
+            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+                return function(*arguments)
+
+        fast = jax.jit(run)
+        return lambda *arguments: fast([variable.value for variable in variables], *arguments)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow
+
+        return tensorflow.function(function, reduce_retracing=True)
+    import torch
+
+    return torch.no_grad()(function)

@@ -16,21 +16,24 @@ import keras
 import numpy as np
 from keras import ops
 
-from maskplay import masks, plays
+from maskplay import _backend, masks, plays
 from maskplay.checkpoints.load import Compound, load_network
 from maskplay.checkpoints.match import Match
 from maskplay.checkpoints.save import save
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import Config
+from maskplay.decode import greedy
 from maskplay.encoder import Encoder
-from maskplay.errors import CheckpointError, UserError
-from maskplay.language_model import LanguageModel
+from maskplay.errors import CheckpointError, MissingExtra, UserError
+from maskplay.families import FAMILIES
+from maskplay.families import family as family_of
+from maskplay.language_model import SCORES, LanguageModel
 from maskplay.storage import JSON_LIMIT, MARKER, read_marker
 from maskplay.text.tokenizer import Tokenizer
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 MOST_CANDIDATES = 100_000  # of several blanks there are too many combinations to hold
-_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt")
+_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt", "merges.txt", "*.model")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class Pretrained:
         network: the `LanguageModel`: encoder and heads, a `keras.Model`.
         encoder: its `Encoder`.
         config: its `Config`.
-        tokenizer: the `Tokenizer`; asking for it raises `UserError` when the checkpoint came without a vocabulary.
-        family: "bert" or "roformer".
+        tokenizer: the `Tokenizer`; asking for it raises `UserError` when the checkpoint came without a vocabulary, or
+            with one that cannot be opened.
+        family: a name of `maskplay.families`.
         report: which tensor of the checkpoint filled what (`checkpoints.match.Match`); None for fresh parts.
 
     Example:
@@ -84,10 +88,12 @@ class Pretrained:
                 f"the vocabulary has {len(tokenizer)} tokens, but the network has embeddings for "
                 f"{network.config.vocab_size}: they do not belong together"
             )
+        _check_kind(tokenizer, family)
         self.network = network
         self.family = family
         self.report = report
         self._tokenizer = tokenizer
+        self._trouble: Exception | None = None  # why the tokenizer that lies beside the weights could not be opened
 
     @property
     def config(self) -> Config:
@@ -99,6 +105,8 @@ class Pretrained:
 
     @property
     def tokenizer(self) -> Tokenizer:
+        if self._trouble is not None:
+            raise self._trouble
         if self._tokenizer is None:
             raise UserError("this checkpoint came without a vocabulary: load it with vocab='path/to/vocab.txt'")
         return self._tokenizer
@@ -207,26 +215,88 @@ class Pretrained:
         return self.encoder.graph()
 
     def logits(self, tokens: Any, segments: Any = None, at: Any = None, **facts: Any) -> Any:
-        """Masked-token scores.
+        """Token scores.
 
         Args:
             tokens, segments: ints `(batch, length)`.
             at: ints `(batch, positions)`, only these places; None = all.
-            **facts: anything else `LanguageModel` takes: `mask`, `positions`, `valid`, `documents`, `order`.
+            **facts: anything else `LanguageModel` takes: `mask` (default: `masks.padding()`, for decoders
+                `masks.causal() & masks.padding()`), `positions`, `valid`, `documents`, `order`, `condition` and, where
+                there is a decoder, `decoder_tokens`, whose scores are given.
 
         Returns:
             Logits `(batch, length or positions, vocab_size)`, a backend tensor.
 
         Raises:
-            UserError: the network has no masked-token head.
+            UserError: the network has no head that scores tokens.
         """
-        if self.network.mlm is None:
-            raise UserError(f"this {self.family} checkpoint has no masked-token head, so it cannot score tokens")
-        arrays = {"segments": segments, "at": at, **facts}
+        if not self.scores_tokens:
+            raise UserError(f"this {self.family} checkpoint has no head that scores tokens ('mlm' or 'lm')")
+        arrays = {"segments": segments, "at": at, "mask": FAMILIES[self.family].mask, **facts}
         for name, value in arrays.items():
             if value is not None and not isinstance(value, masks.Mask | bool):
                 arrays[name] = ops.convert_to_tensor(value)
-        return self.network(ops.convert_to_tensor(tokens), **arrays)["mlm"]
+        found = self.network(ops.convert_to_tensor(tokens), **arrays)
+        return found["lm" if self.network.mlm is None else "mlm"]
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the network has a head that scores tokens."""
+        return bool(set(self.network.heads) & set(SCORES))
+
+    def generate(self, prompt: str, max_new: int = 50) -> str:
+        """Go on with a text, or answer it: always the likeliest token (greedy search).
+
+        Args:
+            prompt: what to go on with; for an encoder with a decoder (T5), what to turn into another text.
+            max_new: most tokens to add; the end-of-text token ends it earlier.
+
+        Returns:
+            The prompt with its continuation; with a decoder, the decoder's text alone.
+
+        Raises:
+            UserError: a family that does not generate (BERT's scores are for blanks), a prompt without any token, or
+                more tokens than the network has positions.
+        """
+        if max_new < 1:
+            raise UserError(f"max_new: expected at least 1, found {max_new}")
+        network, tokenizer = self.network, self.tokenizer
+        if network.lm is None or (network.decoder is None and FAMILIES[self.family].mask == masks.padding()):
+            raise UserError(f"a {self.family} does not generate text; fill its blanks with fill(), or load a decoder")
+        ids = tokenizer.encode(prompt).ids
+        ends = [end for end in (tokenizer.eos_id, tokenizer.sep_id) if end is not None]
+        if network.decoder is not None:
+            tokens = ops.convert_to_tensor(np.array([ids], "int32"))
+            encoded, valid = network.encoder(tokens), network.encoder.valid(tokens)
+            cache = network.decoder.new_cache(1, max_new, memory=encoded, memory_valid=valid)
+            first = np.array([self.config.pad_id or 0])
+            return tokenizer.decode(list(greedy(self._step, first, cache, max_new, ends)))
+        while len(ids) > 1 and ids[-1] in ends:  # the prompt is not over
+            ids = ids[:-1]
+        if not ids:
+            start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+            if start is None:
+                raise UserError("prompt: expected some text, found none (this vocabulary has no token that begins one)")
+            ids = [start]
+        longest = self.config.longest
+        if longest is not None and len(ids) + max_new - 1 > longest:
+            raise UserError(
+                f"the prompt has {len(ids)} tokens and {max_new} more are asked for; the network has {longest} positions"
+            )
+        cache = network.encoder.new_cache(1, len(ids) + max_new)
+        return tokenizer.decode([*ids, *greedy(self._step, np.array(ids), cache, max_new, ends)])
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        """Feed tokens after those in a cache: the last one's scores and the new cache, compiled."""
+        network = self.network
+        stack = network.encoder if network.decoder is None else network.decoder
+
+        def step(tokens: Any, cache: Any) -> Any:
+            hidden, cache = stack(tokens, mask=masks.causal(), cache=cache)
+            return network.score(hidden[:, -1:])[:, 0], cache
+
+        return _backend.compiled(step, network.variables)
 
     def save(self, path: str | os.PathLike[str], format: str = "maskplay") -> None:
         """Write a folder: "maskplay", "huggingface" (transformers opens it) or "google" (bert4keras opens it).
@@ -253,6 +323,7 @@ def load(
     strict: bool = True,
     keep_tokens: Sequence[int] | None = None,
     compound_tokens: Sequence[Compound] | Mapping[str, Compound] | None = None,
+    family: str | None = None,
     **changes: Any,
 ) -> Any:
     """Open a checkpoint or a saved play.
@@ -261,13 +332,19 @@ def load(
         source: a folder or file: a Google TensorFlow checkpoint, a Hugging Face folder, a maskplay folder, a saved
             play; a hub id such as "google-bert/bert-base-chinese"; or arrays by name (with `config`).
         config: the config's file, content or `Config`, where it does not lie beside the weights.
-        vocab: the vocab.txt, where it does not lie beside the weights.
-        heads: some of "pooler", "nsp", "mlm"; default those the checkpoint has.
+        vocab: the tokenizer's folder or file (vocab.txt, spiece.model, tokenizer.json, llama2.c's tokenizer.bin), where
+            it does not lie beside the weights.
+        heads: some of "pooler", "nsp", "mlm", "rtd", "lm"; default those the checkpoint has.
         strict: refuse missing, surplus and misshapen tensors; False fills what fits, `.report` tells.
         keep_tokens: keep only these token ids, in this order (a smaller vocabulary; see `Tokenizer.simplified`).
         compound_tokens: new tokens after those, each starting from the mean of the old ids given for it (or
             `(ids, weights)`); as a dictionary from the new token's text the tokenizer learns them too.
-        **changes: position="hierarchical" (texts beyond the position table), activation="gelu_tanh", dropout=0.2, …
+        family: a name of `maskplay.families`, where files of several look alike (simbert, roformer_sim, wobert, labse,
+            t5_pegasus, albert_unshared, nezha); or another family to make from this checkpoint: with `strict=False`
+            whatever fits is taken over, and `print(b.report)` tells what did not.
+        **changes: position="hierarchical" (texts beyond the position table), max_positions=1024 (the table
+            interpolated), activation="gelu_tanh", condition_size=128 (conditional layer normalization),
+            attention="residual" (RealFormer), dropout=0.2, …
 
     Returns:
         A `Pretrained`; for a saved play, the play.
@@ -289,7 +366,7 @@ def load(
         source = _find(source)
         folder = source if source.is_dir() else source.parent
         if source.is_dir() and (source / MARKER).is_file() and read_marker(source).get("format") == "play":
-            options = (config, vocab, heads, keep_tokens, compound_tokens)
+            options = (config, vocab, heads, keep_tokens, compound_tokens, family)
             if changes or not strict or any(option is not None for option in options):
                 raise UserError(f"{source}: a saved play is opened as it is, without options")
             return plays.load(source)
@@ -298,19 +375,35 @@ def load(
                 f"{source}: a play in Keras' own file: keras.saving.load_model opens it; what `save` writes under a "
                 "name without .keras opens here"
             )
-    tokenizer = None
+    tokenizer, trouble = None, None
     if vocab is not None:
-        tokenizer = Tokenizer.load(vocab) if Path(vocab).is_dir() else Tokenizer.from_vocab(vocab)
-    elif folder is not None and any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
-        tokenizer = Tokenizer.load(folder)
+        tokenizer = Tokenizer.load(vocab)
+    elif folder is not None and Tokenizer.lies_in(folder):
+        try:
+            tokenizer = Tokenizer.load(folder)
+        except (UserError, MissingExtra) as error:  # the network is of use without it
+            trouble = error
     names = list(compound_tokens) if isinstance(compound_tokens, Mapping) else None
     ids = list(compound_tokens.values()) if isinstance(compound_tokens, Mapping) else compound_tokens
-    network, report = load_network(source, config, heads, strict, keep_tokens, ids, **changes)
+    network, report = load_network(source, config, heads, strict, keep_tokens, ids, family, **changes)
     if tokenizer is not None and keep_tokens is not None:
         tokenizer = tokenizer.keep(keep_tokens)
     if tokenizer is not None and names is not None:
         tokenizer = tokenizer.add(names)
-    return Pretrained(network, tokenizer, report.family, report)
+    made = Pretrained(network, tokenizer, report.family, report)
+    made._trouble = trouble
+    return made
+
+
+def _check_kind(tokenizer: Tokenizer | None, family: str) -> None:
+    """Refuse a vocabulary of a kind that the family never has."""
+    allowed = family_of(family).tokenizers
+    if tokenizer is not None and tokenizer.kind not in allowed:
+        owners = [name for name, row in FAMILIES.items() if tokenizer.kind in row.tokenizers]
+        raise UserError(
+            f"the vocabulary is {tokenizer.kind}, as {', '.join(owners[:3])} have; {family} has {' or '.join(allowed)}: "
+            "they do not belong together"
+        )
 
 
 def _kind(path: Path) -> type | None:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from maskplay.cli import checkpoint, fit, predict, show
+from maskplay.cli import checkpoint, fit, generate, predict, show
 from maskplay.errors import UserError
 
 INTERRUPTED = 130
@@ -24,7 +24,14 @@ app = typer.Typer(
 )
 app.add_typer(fit.app, name="fit")
 app.add_typer(show.app, name="show")
-for command in (predict.predict, predict.evaluate, checkpoint.fill, checkpoint.inspect, checkpoint.convert):
+for command in (
+    predict.predict,
+    predict.evaluate,
+    generate.generate,
+    checkpoint.fill,
+    checkpoint.inspect,
+    checkpoint.convert,
+):
     app.command()(command)
 
 

@@ -35,6 +35,7 @@ class Tokenizer:
 
     Attributes:
         vocab: token to id, in id order; not to be changed.
+        kind: "WordPiece", "byte-level BPE", "SentencePiece" or "llama2.c".
         form: the special tokens by role, and what stands around a text.
         lowercase: whether text is lower-cased before it is split.
         pad_id, unk_id, cls_id, sep_id, mask_id, bos_id, eos_id: ids of the special tokens, None where there is none
@@ -64,6 +65,7 @@ class Tokenizer:
         """
         kind.check(where)
         self._kind = kind
+        self.kind = kind.name
         self.vocab, self.form = kind.vocab, kind.form
         self.lowercase: bool = getattr(kind, "lowercase", False)
         ids = {role: self.vocab[token] for role, token in self.form.roles.items()}
