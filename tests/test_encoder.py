@@ -431,7 +431,8 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_inputs_of_other_kinds(encoder: Encoder) -> None:
     expected = run(encoder, masks.padding())
-    for tokens in (TOKENS.astype("int64"), TOKENS.astype("uint8"), list(TOKENS), TOKENS.tolist(), ops.convert_to_tensor(TOKENS)):
+    kinds = (TOKENS.astype("int64"), TOKENS.astype("uint8"), ops.convert_to_tensor(TOKENS))
+    for tokens in (*kinds, list(TOKENS), TOKENS.tolist()):
         np.testing.assert_array_equal(numpy(encoder(tokens)), expected)
     for valid in (TOKENS != 0, (TOKENS != 0).astype("int64"), (TOKENS != 0).tolist()):
         np.testing.assert_array_equal(numpy(encoder(TOKENS, valid=valid)), expected)
@@ -444,7 +445,7 @@ def test_inputs_of_other_kinds(encoder: Encoder) -> None:
     ("wrong", "says"),
     [
         (lambda e: e(np.ones((1, 17), "int32")), "at most 16 tokens .* found 17"),
-        (lambda e: e(TOKENS, segments=TOKENS[:, :-1]), r"segments: expected the tokens' shape \(2, 8\), found \(2, 7\)"),
+        (lambda e: e(TOKENS, segments=TOKENS[:, 1:]), r"segments: expected the tokens' shape \(2, 8\), found \(2, 7\)"),
         (lambda e: e(TOKENS, memory=np.ones((2, 3, 16), "float32")), "memory: expected none"),
         (lambda e: e(TOKENS, condition=np.ones((2, 3), "float32")), r"condition: expected none, found \(2, 3\)"),
         (lambda e: e(TOKENS, mask=masks.prefix()), "prefix.. needs the fact 'segments'"),

@@ -37,26 +37,26 @@ class Config:
         head_size: width of one head; None = hidden_size / num_heads.
         key_size: width of one head's queries and keys (RoBERTa+, GAU-α); None = head_size.
         embedding_size: width of the embeddings, projected up when smaller; None = hidden_size.
-        embedding: "normed" (sum, normalize, project: BERT), "plain" (no norm: GPT, T5) or "projected_first" (tokens are
-            projected, without bias, before anything is added: brightmart's ALBERT).
+        embedding: "normed" (sum, normalize, project: BERT), "plain" (no norm: GPT, T5) or "projected_first" (tokens
+            are projected, without bias, before anything is added: brightmart's ALBERT).
         max_positions: rows of the position table; for "relative" the distance beyond which all are alike (NEZHA: 64),
             for "buckets" the distance of the last bucket (T5: 128).
-        num_segments: rows of the segment table; 0 = the model has no segments, None = segments are token ids (CDial-GPT).
-        position: "learned" (a table), "learned_after_pad" (the same, counted from pad_id + 1: RoBERTa), "hierarchical"
-            (the table read as two digits, up to max_positions² places; kexue.fm/archives/7947), "rotary" (RoPE on
-            queries and keys, pairs interleaved), "rotary_halves" (pairs half a head apart: LLaMA), "relative" (clipped
-            sinusoids in scores and values: NEZHA), "buckets" (a learned bias per distance: T5), "buckets_cross" (also
-            between decoder and encoder: T5-PEGASUS), "none".
+        num_segments: rows of the segment table; 0 = the model has no segments, None = they are token ids (CDial-GPT).
+        position: "learned" (a table), "learned_after_pad" (the same, counted from pad_id + 1: RoBERTa),
+            "hierarchical" (the table read as two digits, up to max_positions² places; kexue.fm/archives/7947),
+            "rotary" (RoPE on queries and keys, pairs interleaved), "rotary_halves" (pairs half a head apart: LLaMA),
+            "relative" (clipped sinusoids in scores and values: NEZHA), "buckets" (a learned bias per distance: T5),
+            "buckets_cross" (also between decoder and encoder: T5-PEGASUS), "none".
         num_buckets: rows of the table of "buckets".
         rotary_base: the base of rotary angles.
-        attention: "softmax", "residual" (each layer's own scores are added to the next one's: bert4keras' RealFormer; the
-            paper's adds the running sum) or "gau" (gated units for attention and feed-forward in one: GAU-α).
+        attention: "softmax", "residual" (each layer's own scores are added to the next one's: bert4keras' RealFormer;
+            the paper's adds the running sum) or "gau" (gated units for attention and feed-forward in one: GAU-α).
         activation: of the feed-forward layers; "gelu" is the exact (erf) form, "gelu_tanh" the approximation that
             Google's own BERT code used. They differ by up to 4.7e-4 per application. "gated_…": a gated linear unit.
         norm: "layer"; "rms" (no mean, no bias: T5, LLaMA) or "unit" (RMS without parameters: RoFormerV2, GAU-α). With
             the latter two no linear map has a bias.
-        norm_at: "post" (after each addition: BERT), "pre" (before each sub-layer and at the end: GPT-2), "pre_open" (not at
-            the end: brightmart's largest ALBERT) or "between" (around the feed-forward only: GPT2-ML).
+        norm_at: "post" (after each addition: BERT), "pre" (before each sub-layer and at the end: GPT-2), "pre_open"
+            (not at the end: brightmart's largest ALBERT) or "between" (around the feed-forward only: GPT2-ML).
         norm_epsilon: added to the variance in normalization.
         condition_size: width of a vector that conditions every layer normalization; None = no condition.
         scores: how a plain head scores tokens: "tied" to the token table, "tied_scaled" (also by hidden_size^-½: T5),

@@ -78,7 +78,8 @@ class Encoder(keras.layers.Layer):
         self.embedding = embedding or Embedding(config, dtype=policy, name="embedding")
         self.visibility = Visibility(config.pad_id, name="visibility")
         self.places = Places(name="places")
-        self.relative = self.final_norm = None
+        self.relative: Any = None
+        self.final_norm: Any = None
         if config.position == "relative":
             self.relative = RelativeSinusoids(config.max_positions, config.size_per_head, dtype=policy, name="relative")
         elif config.position in BUCKETS:
@@ -112,9 +113,11 @@ class Encoder(keras.layers.Layer):
 
     def __call__(self, tokens: Any, *facts: Any, **options: Any) -> Any:
         # Keras takes no lists of numbers.
-        tokens, *facts = (np.asarray(ids) if isinstance(ids, list | tuple) else ids for ids in (tokens, *facts))
-        options = {name: np.asarray(ids) if isinstance(ids, list | tuple) else ids for name, ids in options.items()}
-        return super().__call__(tokens, *facts, **options)
+        def array(ids: Any) -> Any:
+            return np.asarray(ids) if isinstance(ids, list | tuple) else ids
+
+        options = {name: array(ids) for name, ids in options.items()}
+        return super().__call__(array(tokens), *map(array, facts), **options)
 
     def call(
         self,

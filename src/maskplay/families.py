@@ -63,6 +63,7 @@ BERT = Family("bert", Config(vocab_size=21128), "arXiv:1810.04805")
 SIMBERT = BERT.but("simbert", "kexue.fm/archives/7427", like="bert", vocab_size=13685, pooler_activation="linear")
 WOBERT = BERT.but("wobert", "kexue.fm/archives/7758", like="bert", vocab_size=33586)
 LABSE = BERT.but("labse", "arXiv:2007.01852", like="bert", vocab_size=501153)
+ERNIE = BERT.but("ernie", "arXiv:1904.09223", vocab_size=18000, activation="relu")
 ROBERTA = BERT.but(
     "roberta", "arXiv:1907.11692", (BYTE_BPE, SENTENCEPIECE), vocab_size=50265, position="learned_after_pad",
     max_positions=514, num_segments=1, norm_epsilon=1e-5, pad_id=1,
@@ -133,7 +134,7 @@ T5_PEGASUS = MT5.but(
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        BERT, ROBERTA, ALBERT, ALBERT_UNSHARED, ALBERT_BRIGHTMART, ELECTRA, ELECTRA_GENERATOR, NEZHA, ROFORMER,
+        BERT, ERNIE, ROBERTA, ALBERT, ALBERT_UNSHARED, ALBERT_BRIGHTMART, ELECTRA, ELECTRA_GENERATOR, NEZHA, ROFORMER,
         ROFORMER_SIM, ROFORMER_V2, GAU_ALPHA, SIMBERT, WOBERT, LABSE, GPT, GPT2, GPT2_ML, LLAMA, T5,
         T5_1_1, MT5, T5_PEGASUS,
     )

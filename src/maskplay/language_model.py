@@ -116,7 +116,8 @@ class LanguageModel(keras.Model):
         training: bool | None = None,
     ) -> dict[str, Any]:
         if (decoder_tokens is None) == (self.decoder is not None):
-            raise UserError(f"decoder_tokens: expected {'none' if self.decoder is None else 'some: this has a decoder'}")
+            wanted = "none" if self.decoder is None else "some: this has a decoder"
+            raise UserError(f"decoder_tokens: expected {wanted}")
         hidden = self.encoder(
             tokens,
             segments=segments,

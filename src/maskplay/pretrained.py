@@ -281,7 +281,7 @@ class Pretrained:
         longest = self.config.longest
         if longest is not None and len(ids) + max_new - 1 > longest:
             raise UserError(
-                f"the prompt has {len(ids)} tokens and {max_new} more are asked for; the network has {longest} positions"
+                f"the prompt has {len(ids)} tokens and max_new is {max_new}, but the network has {longest} positions"
             )
         cache = network.encoder.new_cache(1, len(ids) + max_new)
         return tokenizer.decode([*ids, *greedy(self._step, np.array(ids), cache, max_new, ends)])
@@ -401,8 +401,8 @@ def _check_kind(tokenizer: Tokenizer | None, family: str) -> None:
     if tokenizer is not None and tokenizer.kind not in allowed:
         owners = [name for name, row in FAMILIES.items() if tokenizer.kind in row.tokenizers]
         raise UserError(
-            f"the vocabulary is {tokenizer.kind}, as {', '.join(owners[:3])} have; {family} has {' or '.join(allowed)}: "
-            "they do not belong together"
+            f"the vocabulary is {tokenizer.kind}, as {', '.join(owners[:3])} have; {family} has {' or '.join(allowed)}"
+            ": they do not belong together"
         )
 
 

@@ -275,12 +275,12 @@ def test_families_that_look_like_bert(tmp_path: Path) -> None:
 
 def test_a_wrong_family_is_named_with_what_to_do(tmp_path: Path) -> None:
     arrays = google_arrays(fresh(), tmp_path / "google")
-    with pytest.raises(mp.CheckpointError, match="a checkpoint of bert, not of roformer: load it without family=") as caught:
+    with pytest.raises(mp.CheckpointError, match="of bert, not of roformer: load it without family=") as caught:
         mp.load(arrays, config=TINY, family="roformer")
     assert "strict=False" in str(caught.value)
     with pytest.raises(mp.UserError, match="expected a model family, one of bert, "):
         mp.load(arrays, config=TINY, family="berd")
-    with pytest.raises(mp.CheckpointError, match="a checkpoint of bert, which has no head rtd; it may have pooler, nsp"):
+    with pytest.raises(mp.CheckpointError, match="of bert, which has no head rtd; it may have pooler, nsp"):
         mp.load(arrays, config=TINY, heads=["rtd"])
 
 

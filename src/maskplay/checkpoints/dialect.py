@@ -177,7 +177,9 @@ def _key(name: str, family: str) -> str:
     return _OTHER_KEYS.get(family, {}).get(name, _BERT_KEYS[name][0])
 
 
-def _derived(values: Mapping[str, Any], found: Mapping[str, Any], row: Config, family: str, where: str) -> dict[str, Any]:
+def _derived(
+    values: Mapping[str, Any], found: Mapping[str, Any], row: Config, family: str, where: str
+) -> dict[str, Any]:
     """The fields that take more than reading a key."""
     made: dict[str, Any] = {"activation": _activation(values, row, where)}
     hidden, embedding = found["hidden_size"], found.get("embedding_size")

@@ -65,7 +65,8 @@ def _albert() -> dict[str, str]:
     names |= _dense(f"{ours}/attention/output", f"{layer}/attention_1/output/dense")
     names |= _dense(f"{ours}/feed/inner", f"{layer}/ffn_1/intermediate/dense")
     names |= _dense(f"{ours}/feed/outer", f"{layer}/ffn_1/intermediate/output/dense")
-    return names | _norm(f"{ours}/attention_norm", f"{layer}/LayerNorm") | _norm(f"{ours}/feed_norm", f"{layer}/LayerNorm_1")
+    names |= _norm(f"{ours}/attention_norm", f"{layer}/LayerNorm")
+    return names | _norm(f"{ours}/feed_norm", f"{layer}/LayerNorm_1")
 
 
 def _electra(root: str) -> dict[str, str]:
@@ -164,7 +165,7 @@ TABLES = (
         "encoder/block_{i}/attention/key_gamma": f"{_GAU}/k_scaleoffset/gamma",
     }, sign="GAU_alpha/encoder/layer_0/gau/i_dense/kernel"),
     Table("albert_brightmart", "google", {
-        ours: theirs.replace("layer_{i}", "layer_shared") for ours, theirs in _BERT.items() if "/projection/" not in ours
+        ours: name.replace("layer_{i}", "layer_shared") for ours, name in _BERT.items() if "/projection/" not in ours
     } | {"encoder/embedding/projection/kernel": "bert/embeddings/word_embeddings_2"},
         sign="bert/embeddings/word_embeddings_2"),
     Table("albert", "google", _albert(), sign="bert/encoder/transformer/group_0/.*"),

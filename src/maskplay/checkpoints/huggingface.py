@@ -5,12 +5,13 @@ copies of the token table.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from maskplay.checkpoints.dialect import Table, write_config
+from maskplay.config import TABLES as POSITION_TABLES
 from maskplay.config import Config
 from maskplay.errors import CheckpointError
 
@@ -67,7 +68,8 @@ def _copies(prefix: str, head: str, bias: str) -> dict[str, str]:
 
 def _albert() -> dict[str, str]:
     ours, layer = "encoder/block_{i}", "albert.encoder.albert_layer_groups.{i}.albert_layers.0"
-    names = _embedding("albert.") | _linear("encoder/embedding/projection", "albert.encoder.embedding_hidden_mapping_in")
+    names = _embedding("albert.")
+    names |= _linear("encoder/embedding/projection", "albert.encoder.embedding_hidden_mapping_in")
     for part, name in (("query", "query"), ("key", "key"), ("value", "value"), ("output", "dense")):
         names |= _linear(f"{ours}/attention/{part}", f"{layer}.attention.{name}")
     names |= _norm(f"{ours}/attention_norm", f"{layer}.attention.LayerNorm")
@@ -150,14 +152,14 @@ def _t5(gated: bool, own_scores: bool) -> dict[str, str]:
 
 _TOKENS = "embeddings.word_embeddings.weight"
 _CLS = {prefix: _copies(prefix, "cls.predictions.decoder", "cls.predictions.bias") for prefix in
-        ("bert.", "roformer.", "nezha.")}  # fmt: skip
+        ("bert.", "roformer.", "nezha.", "ernie.")}  # fmt: skip
 _T5_TIED = {name: "shared.weight" for name in
             ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")}  # fmt: skip
 # What early T5 checkpoints hold beside: transformers reads it no more.
 _T5_EMPTY = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
 
 
-def _said(*types: str) -> Any:
+def _said(*types: str | None) -> Callable[[Mapping[str, Any]], bool]:
     return lambda config: config.get("model_type") in types
 
 
@@ -166,14 +168,16 @@ TABLES = (
           | _linear("encoder/embedding/projection", "roformer.embeddings_project"),
           sign=rf"(roformer\.)?{_TOKENS}", without=r"position_embeddings", prefix="roformer.", canonical=_canonical,
           copies=_CLS["roformer."], empty=r".*(position_ids|\.embed_positions\.weight)",
-          stated=lambda config: config.get("model_type") in ("roformer", None) and "max_relative_position" not in config),
+          stated=lambda config: _said("roformer", None)(config) and "max_relative_position" not in config),
     Table("nezha", "huggingface", _bert("nezha.", position=False) | _heads("nezha."),
           sign=rf"(nezha\.|bert\.)?{_TOKENS}", without=r"position_embeddings", prefix="nezha.",
           canonical=lambda name: re.sub(r"^bert\.", "nezha.", _canonical(name)),
           copies=_CLS["nezha."], empty=r".*(position_ids|relative_positions_encoding.*)",
           stated=lambda config: config.get("model_type") == "nezha" or "max_relative_position" in config),
     Table("bert", "huggingface", _bert("bert.") | _heads("bert."), sign=rf"bert\.{_TOKENS}", prefix="bert.",
-          canonical=_canonical, copies=_CLS["bert."], stated=_said("bert", "labse", "simbert", "wobert", "ernie", None)),
+          canonical=_canonical, copies=_CLS["bert."], stated=_said("bert", "labse", "simbert", "wobert", None)),
+    Table("ernie", "huggingface", _bert("ernie.") | _heads("ernie."), sign=rf"ernie\.{_TOKENS}", prefix="ernie.",
+          canonical=_canonical, copies=_CLS["ernie."], stated=_said("ernie")),
     Table("roberta", "huggingface", _bert("roberta.") | _linear("pooler/dense", "roberta.pooler.dense")
           | _linear("mlm/transform", "lm_head.dense") | _norm("mlm/norm", "lm_head.layer_norm")
           | {"mlm/bias": "lm_head.bias"},
@@ -198,13 +202,17 @@ TABLES = (
 )  # fmt: skip
 
 # The class that transformers has for a family and the heads of a network.
+_BERT_CLASSES: dict[tuple[str, ...], str] = {
+    ("pooler", "nsp", "mlm"): "ForPreTraining", ("pooler", "nsp"): "ForNextSentencePrediction",
+    ("pooler", "mlm"): "ForMaskedLM", ("mlm",): "ForMaskedLM", ("pooler",): "Model", (): "Model",
+}  # fmt: skip
 _ARCHITECTURES: dict[str, tuple[str, dict[tuple[str, ...], str]]] = {
-    "bert": ("Bert", {
-        ("pooler", "nsp", "mlm"): "ForPreTraining", ("pooler", "nsp"): "ForNextSentencePrediction",
+    "bert": ("Bert", _BERT_CLASSES),
+    "ernie": ("Ernie", _BERT_CLASSES),
+    "roformer": ("RoFormer", {("mlm",): "ForMaskedLM", (): "Model"}),
+    "roberta": ("Roberta", {
         ("pooler", "mlm"): "ForMaskedLM", ("mlm",): "ForMaskedLM", ("pooler",): "Model", (): "Model",
     }),
-    "roformer": ("RoFormer", {("mlm",): "ForMaskedLM", (): "Model"}),
-    "roberta": ("Roberta", {("pooler", "mlm"): "ForMaskedLM", ("mlm",): "ForMaskedLM", ("pooler",): "Model", (): "Model"}),
     "albert": ("Albert", {
         ("pooler", "nsp", "mlm"): "ForPreTraining", ("mlm",): "ForMaskedLM", ("pooler", "mlm"): "ForMaskedLM",
         ("pooler",): "Model", (): "Model",
@@ -276,14 +284,14 @@ def _check(config: Config, family: str) -> None:
     factorised = {"albert", "electra", "electra_generator", "roformer"}
     if family not in factorised and config.size_of_embedding != config.hidden_size:
         raise CheckpointError(f"transformers' {family} has no factorised embedding; save as google or maskplay")
-    if family in ("bert", "roformer", "roberta", "albert") and not config.num_segments:
+    if family in ("bert", "ernie", "roformer", "roberta", "albert") and not config.num_segments:
         raise CheckpointError(f"transformers' {family} needs segments, this model has none; save as google or maskplay")
     for name, plain in (
         ("key_size", (None, config.size_per_head)),
         ("attention", ("softmax",)),
         ("condition_size", (None,)),
         ("pooler_activation", ("tanh",)),
-        ("position", ("learned", "learned_after_pad", "hierarchical", "rotary" if family == "roformer" else "rotary_halves", "buckets")),
+        ("position", (*POSITION_TABLES, "buckets", "rotary" if family == "roformer" else "rotary_halves")),
     ):
         if getattr(config, name) not in plain:
             raise CheckpointError(f"transformers' {family} has no {name} {getattr(config, name)!r}; save as maskplay")

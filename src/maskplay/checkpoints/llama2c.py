@@ -1,4 +1,4 @@
-"""The names of Meta's own LLaMA code, which llama2.c's files follow: linear weights (out, in), rotary pairs interleaved."""
+"""The names of Meta's own LLaMA code, which llama2.c's files follow: weights (out, in), rotary pairs interleaved."""
 
 from maskplay.checkpoints.dialect import Table
 

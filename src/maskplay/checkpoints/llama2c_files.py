@@ -82,8 +82,8 @@ def open_llama2c(path: Path) -> Tensors:
     layout = _layout(path)
     if layout is None:
         raise CheckpointError(
-            f"{path}: not a checkpoint: neither PyTorch's nor llama2.c's (the header of the latter says how long the file "
-            f"is, and this one has {path.stat().st_size} bytes)"
+            f"{path}: not a checkpoint: neither PyTorch's nor llama2.c's (whose header says how long the file is; "
+            f"this one has {path.stat().st_size} bytes)"
         )
     config, parts = layout
     file = MappedFile(path)

@@ -310,7 +310,9 @@ def _config_beside(path: Path) -> Path:
     if len(others) == 1:
         return others[0]
     found = f"{len(others)} files *config*.json" if others else "none"
-    raise CheckpointError(f"{folder}: expected a config.json, bert_config.json or hparams.json beside the weights, found {found}")
+    raise CheckpointError(
+        f"{folder}: expected a config.json, bert_config.json or hparams.json beside the weights, found {found}"
+    )
 
 
 def summary(result: Match) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
         )
     stated = config.get("model_type") or config.get("family") or chosen.family
     if wanted is None and stated != chosen.family:
-        if stated not in FAMILIES and stated not in ("xlm-roberta", "ernie"):
+        if stated not in FAMILIES and stated != "xlm-roberta":
             raise _unknown(tensors, stated)
         if FAMILIES.get(str(stated)) and FAMILIES[str(stated)].tables == chosen.family:
             return Recognised(str(stated), chosen.dialect, chosen)
@@ -202,7 +202,8 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
     absent = [head for head in possible if head not in result.heads]
     result.left_empty += [name for name in ours if name.split("/")[0] in absent and name in every]
 
-    copies = {actual[copy]: actual.get(of, "") for copy, of in (table.copies if table else {}).items() if copy in actual}
+    tied = table.copies.items() if table else ()
+    copies = {actual[copy]: actual.get(of, "") for copy, of in tied if copy in actual}
     unwanted = {row.theirs for row in rows if row.ours.split("/")[0] in absent}
     for spelled, name in actual.items():
         if name in used:
@@ -268,8 +269,8 @@ def refuse(path: object, result: Match) -> None:
         return
     if result.found_family != result.family:
         raise CheckpointError(
-            f"{path}: this is a checkpoint of {result.found_family}, not of {result.family}: load it without family=, or "
-            f"make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
+            f"{path}: this is a checkpoint of {result.found_family}, not of {result.family}: load it without family=, "
+            f"or make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
         )
     raise CheckpointError(
         f"{path}: does not fit {result.family}: {_some(result.problems, '; ')}; "

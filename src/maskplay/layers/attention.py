@@ -195,7 +195,9 @@ class Attention(keras.layers.Layer):
             key, value = ops.repeat(key, share, axis=2), ops.repeat(value, share, axis=2)
         written_out = bias is not None or relative is not None or self.key_size != self.head_size
         if written_out or details or (training and self.rate):
-            mixed, probabilities, scores = self._written_out(query, key, value, visible, causal, bias, relative, training)
+            mixed, probabilities, scores = self._written_out(
+                query, key, value, visible, causal, bias, relative, training
+            )
         else:
             # A mask that differs between examples must not reach TPU flash attention, which reads one for the batch.
             probabilities = scores = None

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from maskplay.config import BUCKETS, Config
 from maskplay.layers.attention import Attention
@@ -25,6 +24,7 @@ class Block(keras.layers.Layer):
     `memory_bias`; `condition` is for conditional layer normalization.
 
     Example:
+        >>> from keras import ops
         >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16)
         >>> Block(tiny)(ops.ones((1, 3, 8))).shape
         (1, 3, 8)
@@ -38,7 +38,10 @@ class Block(keras.layers.Layer):
         rotary = None
         if config.position.startswith("rotary"):
             rotary = Rotary(config.rotary_base, config.position == "rotary", dtype=policy, name="rotary")
-        self.cross = self.cross_norm = self.feed = self.feed_norm = None
+        self.cross: Any = None
+        self.cross_norm: Any = None
+        self.feed: Any = None
+        self.feed_norm: Any = None
         if config.attention == "gau":
             self.attention: keras.layers.Layer = GatedAttention(
                 config.intermediate_size,
@@ -124,7 +127,8 @@ class Block(keras.layers.Layer):
             training=training,
             **extra,
         )
-        mixed, *results = mixed if isinstance(mixed, tuple) else (mixed,)
+        mixed, *found = mixed if isinstance(mixed, tuple) else (mixed,)
+        results: list[Any] = list(found)
         x = x + self.dropout(mixed, training=training)
         if place == "post":
             x = norm(self.attention_norm, x)

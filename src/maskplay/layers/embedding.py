@@ -41,7 +41,10 @@ class Embedding(keras.layers.Layer):
         self.token = keras.layers.ReversibleEmbedding(
             config.vocab_size, size, embeddings_initializer=_normal(config), dtype=policy, name="token"
         )
-        self.segment = self.position = self.norm = self.projection = None
+        self.segment: Any = None
+        self.position: Any = None
+        self.norm: Any = None
+        self.projection: Any = None
         if config.num_segments:
             self.segment = keras.layers.Embedding(
                 config.num_segments, self.width, embeddings_initializer=_normal(config), dtype=policy, name="segment"

@@ -1,6 +1,6 @@
 """Layer normalization, optionally conditioned on a vector, and its simplification that only divides by the length.
 
-Sources: "Layer Normalization" (arXiv:1607.06450); the conditional form 条件Layer Normalization (kexue.fm/archives/7124);
+Sources: "Layer Normalization" (arXiv:1607.06450); its conditional form 条件Layer Normalization (kexue.fm/archives/7124),
 "Root Mean Square Layer Normalization" (arXiv:1910.07467).
 """
 

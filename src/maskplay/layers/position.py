@@ -144,7 +144,9 @@ class Places(keras.layers.Layer):
 
 
 def distances(queries: Any, keys: Any) -> Any:
-    """How far each key stands behind each query: ints `(length,)` or `(batch, length)` to `(1 or batch, queries, keys)`.
+    """How far each key stands behind each query.
+
+    Shapes: ints `(length,)` or `(batch, length)` to `(1 or batch, queries, keys)`.
 
     Example:
         >>> distances(ops.arange(2), ops.arange(3)).tolist()

@@ -261,10 +261,10 @@ class Classify(keras.Model):
             targets += numbers
         return Batches(
             ids,
-            segments if self.config.num_segments > 1 else None,
+            segments if (self.config.num_segments or 0) > 1 else None,
             np.array(targets, "int32") if labelled else None,
             batch_size=batch_size,
-            pad_id=self.config.pad_id,
+            pad_id=self.config.pad_id or 0,
             **kwargs,
         )
 
@@ -408,7 +408,7 @@ def _examples(x: Any, name: str = "x") -> list[Any] | None:
 def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
     width = config.num_heads * config.size_per_head
-    table = (config.vocab_size + config.num_segments) * config.size_of_embedding
+    table = (config.vocab_size + (config.num_segments or 0)) * config.size_of_embedding
     if config.position in ("learned", "hierarchical"):
         table += config.max_positions * config.size_of_embedding
     block = 2 * config.hidden_size * (2 * width + config.intermediate_size)
