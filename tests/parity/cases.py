@@ -39,7 +39,7 @@ class Case:
         config: what the checkpoint's own config file says. Epsilons are those that the oracle really used.
         table: name -> (kind, shape, gain) of every tensor in the file.
         mask: the attention mask, in maskplay's words.
-        options: what the user says beside the file, in maskplay's words.
+        options: what the user says beside the file: keywords of `mp.load`.
         lengths: how many tokens of each row are not padding; the longest is the length of the batch.
         seed: of weights and inputs. Rows with the same seed and table have the same weights.
     """
@@ -89,7 +89,7 @@ class Case:
     @property
     def two_sided(self) -> bool:
         """Whether the row is an encoder-decoder."""
-        return self.family in ("t5", "t5_1_1", "mt5")
+        return self.family in ("t5", "t5_1_1", "mt5", "t5_pegasus")
 
     def _group(self, group: str) -> dict[str, np.ndarray]:
         items = self.golden.items()
@@ -128,45 +128,52 @@ def encoders() -> list[Case]:
     electra = {**SMALL, "embedding_size": 16, "layer_norm_eps": 1e-12}
     plain = {**SMALL, "layer_norm_eps": 1e-12}
     causal, prefix = "causal() & padding()", "prefix() & padding()"
-    head, bare = {"pooler_activation": "linear"}, {"given": {"position": False, "nsp": False}}
-    nsp = {"given": {"position": False}}
+    bare, nsp = {"given": {"position": False, "nsp": False}}, {"given": {"position": False}}
     bert_form, wide = tensors.google_bert, {**plain, "attention_key_size": 12}
+    # Huawei's files say that positions are relative; without the key the family is RoFormer for all one can see.
+    nezha = {**placeless, "use_relative_position": True}
+
+    def named(family: str) -> dict:
+        return {"options": {"family": family}}
+
     return [
+        case("bert", "bert", "google", bert_form, plain, seed=13),
         case("albert", "albert", "google", tensors.google_albert, albert, seed=1),
         case("albert_unilm", "albert", "google", tensors.google_albert, albert, mask=prefix, seed=1),
         # The same file read into unshared blocks: the same numbers, but for the epsilon.
-        case("albert_unshared", "bert", "google", tensors.google_albert, {**ALBERT, "layer_norm_eps": 1e-12}, seed=1),
+        case("albert_unshared", "albert_unshared", "google", tensors.google_albert, {**ALBERT, "layer_norm_eps": 1e-12},
+             **named("albert_unshared"), seed=1),
         case("electra", "electra", "google", tensors.google_electra, electra, seed=2),
         case("electra_wide", "electra", "google", tensors.google_electra, {**electra, "embedding_size": 24}, seed=3),
-        case("nezha", "nezha", "google", bert_form, placeless, **nsp, seed=4),
-        case("nezha_lm", "nezha", "google", bert_form, placeless, **nsp, mask=causal, seed=4),
+        case("nezha", "nezha", "google", bert_form, nezha, **nsp, seed=4),
+        case("nezha_lm", "nezha", "google", bert_form, placeless, **nsp, **named("nezha"), mask=causal, seed=4),
         # Distances beyond 64 share their vectors.
-        case("nezha_long", "nezha", "google", bert_form, placeless, **nsp, lengths=(70, 67), seed=4),
+        case("nezha_long", "nezha", "google", bert_form, nezha, **nsp, lengths=(70, 67), seed=4),
         case("roformer_v2", "roformer_v2", "google", tensors.roformer_v2, {**placeless, "hidden_act": "relu"}, seed=5),
         case("roformer_v2_unilm", "roformer_v2", "google", tensors.roformer_v2, placeless, mask=prefix, seed=5),
+        case("roformer", "roformer", "google", bert_form, placeless, **bare, seed=6),
         case("roformer_lm", "roformer", "google", bert_form, placeless, **bare, mask=causal, seed=6),
-        case("roformer_sim", "roformer", "google", bert_form, placeless, **bare, mask=prefix, options=head, seed=6),
+        case("roformer_sim", "roformer_sim", "google", bert_form, placeless, **bare, **named("roformer_sim"),
+             mask=prefix, seed=6),
         case("gau_alpha", "gau_alpha", "google", tensors.gau_alpha, {**GAU, **seven}, lengths=(20, 18, 7, 3), seed=7),
         # How sharp a query's probabilities are depends on how many keys it sees, from 16 on.
         case("gau_alpha_lm", "gau_alpha", "google", tensors.gau_alpha, {**GAU, **seven}, mask=causal, lengths=(24, 20),
              seed=7),
         case("bert_key_size", "bert", "google", bert_form, wide, seed=8),
         case("bert_residual", "bert", "google", bert_form, {**plain, "num_hidden_layers": 4}, seed=9,
-             options={"residual_scores": True}),
-        case("simbert", "bert", "google", bert_form, plain, mask=prefix, options=head, seed=10),
+             options={"attention": "residual"}),
+        case("simbert", "simbert", "google", bert_form, plain, **named("simbert"), mask=prefix, seed=10),
+        case("wobert", "wobert", "google", bert_form, plain, **named("wobert"), seed=14),
     ]  # fmt: skip
 
 
 def conditional() -> list[Case]:
-    """BERT whose norms read a condition vector: straight, and through a layer between."""
+    """BERT whose norms read a condition vector."""
     config = {**SMALL, "layer_norm_eps": 1e-12}
-    table = tensors.google_bert(config)
+    table = tensors.conditional(tensors.google_bert(config), 5)
     return [
-        Case("bert_condition", "bert", "google", BERT4KERAS, config, tensors.conditional(table, 5),
-             options={"condition_size": 5}, seed=11),
-        Case("bert_condition_between", "bert", "google", BERT4KERAS, config, tensors.conditional(table, 5, 7),
-             options={"condition_size": 5, "condition_hidden_size": 7, "condition_activation": "relu"}, seed=12),
-    ]  # fmt: skip
+        Case("bert_condition", "bert", "google", BERT4KERAS, config, table, options={"condition_size": 5}, seed=11),
+    ]
 
 
 def decoders() -> list[Case]:
@@ -190,24 +197,25 @@ def encoder_decoders() -> list[Case]:
     """T5 in Mesh TensorFlow's names, computed by bert4keras: logits scaled by hidden ** -0.5 in every version."""
     gated = {**T5, "hidden_act": ["gelu", "linear"]}
     first, second, third = ({"given": {"version": version}} for version in ("t5.1.0", "t5.1.1", "mt5.1.1"))
-    alone = {"cross_position_bias": False}
+    crossing, scaled = {"position": "buckets_cross"}, {"scores": "own_scaled"}
 
     def row(name: str, family: str, config: dict, version: dict, **rest) -> Case:
         return case(name, family, "mesh", tensors.mesh_t5, config, **version, mask="causal() & padding()", **rest)
 
     return [
-        row("t5", "t5", T5, first, options=alone, seed=30),
-        row("t5_cross_bias", "t5", T5, first, options={"cross_position_bias": True}, seed=30),
+        row("t5", "t5", T5, first, seed=30),
+        row("t5_cross_bias", "t5", T5, first, options=crossing, seed=30),
         # Long enough for the buckets that several distances share.
-        row("t5_long", "t5", T5, first, options=alone, lengths=(44, 40), seed=30),
-        row("t5_1_1", "t5_1_1", gated, second, options=alone, seed=31),
-        row("t5_1_1_cross_bias", "t5_1_1", gated, second, options={"cross_position_bias": True}, seed=31),
-        row("mt5", "mt5", gated, third, options=alone, seed=32),
-        row("mt5_cross_bias", "mt5", gated, third, options={"cross_position_bias": True}, seed=32),
+        row("t5_long", "t5", T5, first, lengths=(44, 40), seed=30),
+        row("t5_1_1", "t5_1_1", gated, second, options=scaled, seed=31),
+        row("t5_1_1_cross_bias", "t5_1_1", gated, second, options={**crossing, **scaled}, seed=31),
+        row("mt5", "mt5", gated, third, options=scaled, seed=32),
+        row("t5_pegasus", "t5_pegasus", gated, third, options={"family": "t5_pegasus"}, seed=32),
     ]
 
 
 TRANSFORMERS = "transformers 5.23.0"
+KINDS = ("t5", "mt5", "gpt2", "llama", "albert", "electra", "roberta", "roformer", "nezha", "bert")
 HF_SMALL = {
     "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
     "hidden_act": "gelu", "max_position_embeddings": 14, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
@@ -237,22 +245,13 @@ def hugging() -> list[Case]:
     """Hugging Face's own files, computed by transformers. `model_type` and `architectures` are as it writes them."""
 
     def row(name: str, family: str, architecture: str, form: Callable[..., Table], config: dict, **rest) -> Case:
-        model = {
-            "T5": "t5",
-            "MT": "mt5",
-            "GP": "gpt2",
-            "Ll": "llama",
-            "Al": "albert",
-            "El": "electra",
-            "Ro": "roberta",
-            "Ne": "nezha",
-        }
-        said = {"architectures": [architecture], "model_type": model[architecture[:2]], **config}
+        kind = next(kind for kind in KINDS if architecture.lower().startswith(kind))
+        said = {"architectures": [architecture], "model_type": kind, **config}
         return case(name, family, "huggingface", form, said, **{"oracle": TRANSFORMERS, **rest})
 
     causal = {"mask": "causal() & padding()"}
     electra = {**HF_SMALL, "embedding_size": 16}
-    grouped = {**HF_ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2}
+    grouped = {**HF_ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2}
     gated = {**HF_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     uneven = {**HF_T5, "num_decoder_layers": 1, "relative_attention_num_buckets": 12,
               "relative_attention_max_distance": 20}  # fmt: skip
@@ -262,6 +261,10 @@ def hugging() -> list[Case]:
     full, bare = {"given": {"heads": ("pooler", "mlm", "sop")}}, {"given": {"heads": ("pooler",)}}
     open_head = {"given": {"tied": False}, **causal}
     return [
+        row("bert_hf", "bert", "BertForPreTraining", huggingface.bert, HF_SMALL, seed=38),
+        row("labse", "labse", "BertModel", huggingface.bert, HF_SMALL, given={"heads": False}, seed=39,
+            options={"family": "labse"}),
+        row("roformer_hf", "roformer", "RoFormerForMaskedLM", huggingface.roformer, HF_SMALL, seed=37),
         row("roberta_hf", "roberta", "RobertaForMaskedLM", huggingface.roberta, HF_ROBERTA, seed=40),
         row("roberta_hf_bare", "roberta", "RobertaModel", huggingface.roberta, HF_ROBERTA, given={"head": False},
             seed=41),
@@ -310,8 +313,10 @@ def formulas() -> list[Case]:
         case("gpt2_openai", "gpt2", "openai", gpt2.table, openai, **causal, seed=60),
         case("llama2c", "llama", "llama2c", llama.table, header, **whole, seed=61),
         case("llama2c_classifier", "llama", "llama2c", llama.table, header, **whole, **stored, seed=62),
-        case("albert_brightmart", "albert", "brightmart", tensors.brightmart_albert, albert, **said, seed=63),
-        case("albert_brightmart_preln", "albert", "brightmart", tensors.brightmart_albert, preln, **said, seed=64),
+        case("albert_brightmart", "albert_brightmart", "brightmart", tensors.brightmart_albert, albert, **said,
+             seed=63),
+        case("albert_brightmart_preln", "albert_brightmart", "brightmart", tensors.brightmart_albert, preln, **said,
+             seed=64),
         case("electra_generator", "electra_generator", "google", tensors.google_electra, electra, **said, seed=65,
              given={"generator": True}),
         case("electra_generator_wide", "electra_generator", "google", tensors.google_electra, **said, seed=66,

@@ -22,7 +22,8 @@ from parity.references import tensors
 
 MODELS = {
     "albert_unshared": "albert_unshared", "roformer_v2": "roformer_v2", "gpt2_converted": "gpt2",
-    "t5_1_1": "t5.1.1", "t5_1_1_cross_bias": "t5.1.1", "mt5": "mt5.1.1", "mt5_cross_bias": "mt5.1.1",
+    "t5_1_1": "t5.1.1", "mt5": "mt5.1.1", "t5_pegasus": "mt5.1.1", "simbert": "bert", "wobert": "bert",
+    "roformer_sim": "roformer",
 }  # fmt: skip
 APPLICATIONS = {"padding()": "encoder", "causal() & padding()": "lm", "prefix() & padding()": "unilm"}
 DECODERS = ("gpt", "gpt2", "gpt2_ml")
@@ -63,7 +64,7 @@ def build(case: Case, weights: tensors.Weights):
     if case.family not in ("electra", *DECODERS) and not case.two_sided:
         options = {"with_mlm": "linear", "application": APPLICATIONS[case.mask]}
         if "bert/pooler/dense/kernel" in weights:
-            options["with_pool"] = case.options.get("pooler_activation", True)
+            options["with_pool"] = "linear" if case.family in ("simbert", "roformer_sim") else True
             options["with_nsp"] = "cls/seq_relationship/output_bias" in weights
     if case.family == "gau_alpha":
         model = gau_alpha()
@@ -72,14 +73,13 @@ def build(case: Case, weights: tensors.Weights):
     if case.family in DECODERS:
         options["final_activation"] = "linear"
     if case.two_sided:
-        options = {"with_lm": "linear", "cross_position_bias": case.options["cross_position_bias"]}
-    if "residual_scores" in case.options:
+        crossing = "position" in case.options or case.family == "t5_pegasus"
+        options = {"with_lm": "linear", "cross_position_bias": crossing}
+    if "attention" in case.options:
         options["residual_attention_scores"] = True
     if "condition_size" in case.options:
         extra = keras.layers.Input((case.options["condition_size"],), name="Input-Condition")
         options |= {"layer_norm_cond": extra, "additional_input_layers": extra}
-        options["layer_norm_cond_hidden_size"] = case.options.get("condition_hidden_size")
-        options["layer_norm_cond_hidden_act"] = case.options.get("condition_activation")
     net = bert4keras.models.build_transformer_model(
         checkpoint_path=weights, model=model, return_keras_model=False, **config, **options
     )
@@ -93,9 +93,8 @@ def complete(case: Case, net, weights: tensors.Weights) -> None:
     if "condition_size" in case.options:
         for layer, names in norms.items():
             place = names[0].removesuffix("/beta")
-            for part in ("hidden_dense", "beta_dense", "gamma_dense"):
-                if f"{place}/{part}/kernel" in weights:
-                    getattr(net.layers[layer], part).kernel.assign(weights[f"{place}/{part}/kernel"])
+            for part in ("beta_dense", "gamma_dense"):
+                getattr(net.layers[layer], part).kernel.assign(weights[f"{place}/{part}/kernel"])
     if case.family == "gau_alpha":
         for index in range(case.config["num_hidden_layers"]):
             unit, place = net.layers[f"Transformer-{index}-GAU"], f"GAU_alpha/encoder/layer_{index}/gau"

@@ -35,14 +35,35 @@ def blocks(root: str, config: dict) -> Table:
     return table
 
 
+def heads_of_bert(config: dict, root: str, nsp: bool = True) -> Table:
+    hidden, size = config["hidden_size"], config.get("embedding_size", config["hidden_size"])
+    table = linear(f"{root}pooler.dense", hidden, hidden) | linear("cls.seq_relationship", hidden, 2) if nsp else {}
+    table |= linear("cls.predictions.transform.dense", hidden, size)
+    table |= scale("cls.predictions.transform.LayerNorm", size)
+    return table | {"cls.predictions.bias": ("bias", (config["vocab_size"],))}
+
+
+def bert(config: dict, heads: bool = True) -> Table:
+    """BertForPreTraining, or BertModel, which has a pooler and no prefix."""
+    root, hidden = "bert." if heads else "", config["hidden_size"]
+    table = embeddings(root, config) | blocks(root, config)
+    return table | (heads_of_bert(config, root) if heads else linear("pooler.dense", hidden, hidden))
+
+
+def roformer(config: dict) -> Table:
+    """RoFormerForMaskedLM; its sines are computed."""
+    table = embeddings("roformer.", config) | blocks("roformer.", config) | heads_of_bert(config, "roformer.", False)
+    del table["roformer.embeddings.position_embeddings.weight"]
+    size = config["hidden_size"] // config["num_attention_heads"]
+    name = "roformer.encoder.embed_positions.weight"
+    return table | {name: ("computed", (config["max_position_embeddings"], size))}
+
+
 def nezha(config: dict) -> Table:
     """NezhaForPreTraining of transformers 4; the table of distances is computed."""
-    hidden = config["hidden_size"]
-    table = embeddings("nezha.", config) | blocks("nezha.", config) | linear("nezha.pooler.dense", hidden, hidden)
+    table = embeddings("nezha.", config) | blocks("nezha.", config) | heads_of_bert(config, "nezha.")
     del table["nezha.embeddings.position_embeddings.weight"]
-    table |= linear("cls.predictions.transform.dense", hidden, hidden)
-    table |= scale("cls.predictions.transform.LayerNorm", hidden) | linear("cls.seq_relationship", hidden, 2)
-    return table | {"cls.predictions.bias": ("bias", (config["vocab_size"],))}
+    return table
 
 
 def roberta(config: dict, head: bool = True) -> Table:

@@ -230,14 +230,12 @@ def mesh_t5(config: dict, version: str) -> Table:
     return table
 
 
-def conditional(table: Table, condition: int, between: int | None = None) -> Table:
+def conditional(table: Table, condition: int) -> Table:
     """The kernels that a condition vector adds to each norm. No checkpoint has them: the names are ours."""
     extra: Table = {}
     for name, (kind, shape, *_) in table.items():
         if kind == "gamma":
             place = name.removesuffix("/gamma")
-            if between:
-                extra[f"{place}/hidden_dense/kernel"] = ("kernel", (condition, between))
             for part in ("beta_dense", "gamma_dense"):
-                extra[f"{place}/{part}/kernel"] = ("kernel", (between or condition, shape[0]), 0.4)
+                extra[f"{place}/{part}/kernel"] = ("kernel", (condition, shape[0]), 0.4)
     return table | extra
