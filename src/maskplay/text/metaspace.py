@@ -74,6 +74,10 @@ class Metaspace(RustKind):
         for i, (a, b) in enumerate(self.merges):
             if not {a, b, a + b} <= self.vocab.keys():
                 raise UserError(f"{where}: merge {i + 1} ({a!r} {b!r}): not all of it is in the vocabulary")
+        try:
+            _ = self._plain
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from None
 
     # Splitting and joining
 
@@ -82,14 +86,16 @@ class Metaspace(RustKind):
         return [Pieces(ids, self._exact(text, ids, spans)) for text, (ids, spans) in zip(texts, pieces)]
 
     def _exact(self, text: str, ids: list[int], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Rust gives the space put before a text the first character, and `é` of two characters only the `e`."""
+        """Rust gives a space that it puts before a word the word's first letter, and `é` of two characters the `e`."""
         exact = []
+        before = 0
         for i, (start, end), (after, _) in zip(ids, spans, [*spans[1:], (len(text), 0)]):
             if not self.tokens[i].strip(SPACE) and not text[start:end].isspace():
-                end = start
+                start, end = before if text[before:start].isspace() else start, start
             while start < end < after and unicodedata.category(text[end]).startswith("M"):
                 end += 1
             exact.append((start, end))
+            before = end
         return exact
 
     @cached_property

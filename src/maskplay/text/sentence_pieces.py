@@ -78,6 +78,8 @@ class SentencePieces(Kind):
             raise CheckpointError(f"{where}: expected all 256 bytes or none, found {self.types.count(BYTE)}")
         try:
             _ = self._plain
+        except UserError:
+            raise
         except (RuntimeError, ValueError, OSError) as error:
             raise CheckpointError(f"{where}: not a SentencePiece model that can be used: {error}") from None
 
@@ -233,13 +235,23 @@ class SentencePieces(Kind):
 
     def write(self, folder: Path) -> None:
         name = "tokenizer.model" if self.form == LLAMA else "spiece.model"
-        write_atomically(folder / name, self._model(map(Piece, self.tokens, self.scores, self.types)))
+        own = slice(0, len(self.tokens) - self._counted)
+        pieces = map(Piece, self.tokens[own], self.scores[own], self.types[own])
+        write_atomically(folder / name, self._model(pieces))
+
+    @property
+    def _counted(self) -> int:
+        """How many tokens at the end are T5's sentinels, which its files do not hold but count."""
+        count = len(self.form.others)
+        return count if count and self.tokens[-count:] == _sentinels(count) else 0
 
     def settings(self) -> dict[str, Any]:
-        more: dict[str, Any] = {"do_lower_case": self.lowercase, "keep_accents": not self.strip_accents}
+        more: dict[str, Any] = {}
+        if self.form.saved_as == ALBERT.saved_as:
+            more = {"do_lower_case": self.lowercase, "keep_accents": not self.strip_accents}
         if self.form.saved_as == T5.saved_as:
-            more = {"extra_ids": len(self.form.others)}
-        return super().settings() | (more if self.form.saved_as in (T5.saved_as, ALBERT.saved_as) else {})
+            more = {"extra_ids": self._counted}
+        return super().settings() | more
 
 
 # Reading
@@ -268,7 +280,7 @@ def read_model(
         count = count if sentinels is None else sentinels
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 1000:
             raise UserError(f"{config}: extra_ids: expected a number from 0 to 1000, found {count!r}")
-        found = tuple(f"<extra_id_{i}>" for i in reversed(range(count)))
+        found = _sentinels(count)
         pieces += [Piece(name, 0.0, CONTROL) for name in found]
     unknown = [piece.piece for piece in pieces if piece.type == UNKNOWN]
     albert = form.saved_as == ALBERT.saved_as
@@ -285,6 +297,10 @@ def read_model(
         strip_accents=albert and not flag(settings, "keep_accents", False, config),
         quotes=albert,
     )
+
+
+def _sentinels(count: int) -> tuple[str, ...]:
+    return tuple(f"<extra_id_{i}>" for i in reversed(range(count)))
 
 
 def _read(content: bytes, where: str) -> tuple[list[Piece], bool, tuple[bytes, bool, bool]]:

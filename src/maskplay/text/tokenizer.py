@@ -16,7 +16,7 @@ from maskplay.storage import write_atomically
 from maskplay.text import folders, wordpiece
 from maskplay.text.byte_bpe import ByteBPE, guessed, read_pair
 from maskplay.text.characters import without_surrogates
-from maskplay.text.encoding import Encoding
+from maskplay.text.encoding import Encoding, Frame
 from maskplay.text.forms import BERT, named
 from maskplay.text.kind import Kind, Pieces
 from maskplay.text.llama2c import read_llama2c
@@ -73,9 +73,9 @@ class Tokenizer:
         self.cls_id, self.sep_id, self.mask_id = ids.get("cls"), ids.get("sep"), ids.get("mask")
         self.bos_id, self.eos_id = ids.get("bos"), ids.get("eos")
         form = self.form
-        self._before, self._between, self._after = (
-            [self.vocab[token] for token in tokens] for tokens in (form.before, form.between, form.after)
-        )
+        around = (form.before, form.between, form.after)
+        before, between, after = ([self.vocab[token] for token in tokens] for tokens in around)
+        self._frame = Frame(before, between, after, form.second)
         # [UNK] is not hidden: it stands for something that was there.
         self._hidden = {self.vocab[token] for token in form.specials if token != form.unk or form.unk == form.eos}
 
@@ -257,12 +257,13 @@ class Tokenizer:
         second = [i for i, pair in enumerate(pairs) if pair is not None]
         pieces = self._pieces([*texts, *(pairs[i] for i in second)], [*rooms, *(rooms[i] for i in second)], specials)
         partners = dict(zip(second, pieces[len(texts) :]))
-        return [self._assemble(pieces[i], partners.get(i), rooms[i]) for i in range(len(texts))]
+        assembled = (self._frame.around(pieces[i], partners.get(i), rooms[i]) for i in range(len(texts)))
+        return [Encoding(ids, s, o, [self._kind.tokens[i] for i in ids], p) for ids, s, o, p in assembled]
 
     def _room(self, max_length: int | None, pair: str | None) -> int | None:
         if max_length is None:
             return None
-        specials = len(self._before) + len(self._after) + (0 if pair is None else len(self._between))
+        specials = self._frame.size(pair is not None)
         least = max(specials, 1)
         if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < least:
             raise UserError(f"max_length: expected at least {least} (the special tokens), found {max_length!r}")
@@ -292,31 +293,6 @@ class Tokenizer:
         if room is not None and len(text) > (room + 16) * reach:
             text = text[: self._kind.cut(text, (room + 16) * reach)]
         return without_surrogates(text)
-
-    def _assemble(self, a: Pieces, b: Pieces | None, room: int | None) -> Encoding:
-        ids, more = a.ids, [] if b is None else b.ids
-        m, n = len(ids), len(more)
-        if room is not None and m + n > room:
-            # Dropping the last token of the longer text, of the second when equal, again and again, ends here.
-            n = min(n, max(room // 2, room - m))
-            m = min(m, room - n)
-        before, between, after = self._before, self._between, self._after
-        ids = [*before, *ids[:m]]
-        offsets = [*[(0, 0)] * len(before), *a.offsets[:m]]
-        parts: list[int | None] = [*[None] * len(before), *[0] * m]
-        segments = [0] * len(ids)
-        second = 0
-        if b is not None:
-            second = self.form.second
-            ids += [*between, *more[:n]]
-            offsets += [*[(0, 0)] * len(between), *b.offsets[:n]]
-            parts += [*[None] * len(between), *[1] * n]
-            segments += [*[0] * len(between), *[second] * n]
-        ids += after
-        offsets += [(0, 0)] * len(after)
-        parts += [None] * len(after)
-        segments += [second] * len(after)
-        return Encoding(ids, segments, offsets, [self._kind.tokens[i] for i in ids], parts)
 
     # Decoding
 

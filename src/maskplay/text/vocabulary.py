@@ -203,6 +203,8 @@ def frame(processor: dict[str, Any], path: Path) -> dict[str, Any]:
                 return frame(steps[0] if steps else {}, path)
         if kind in ("RobertaProcessing", "BertProcessing"):
             cls, sep = processor["cls"][0], processor["sep"][0]
+            if not isinstance(cls, str) or not isinstance(sep, str):
+                raise ValueError("names that are no text")
             twice = 2 if kind == "RobertaProcessing" else 1
             return {"before": (cls,), "between": (sep,) * twice, "after": (sep,), "second": 2 - twice}
         if kind == "TemplateProcessing":
