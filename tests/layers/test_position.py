@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from maskplay import masks
+from maskplay import layers, masks
 from maskplay.config import Config
 from maskplay.encoder import Encoder
 from maskplay.layers import LearnedPosition, Rotary
+from maskplay.layers.position import distances
 
 RANDOM = np.random.default_rng(0)
 PAIRS = [(0, 0), (3, 0), (0, 3), (7, 2), (1, 40)]
@@ -153,5 +154,43 @@ def test_a_hierarchical_model_reads_longer_texts_and_short_ones_as_before() -> N
     short.build()
     short.set_weights(long.get_weights())
     np.testing.assert_allclose(
-        ops.convert_to_numpy(long(TOKENS[:, :4])), ops.convert_to_numpy(short(TOKENS[:, :4])), atol=1e-5
+        ops.convert_to_numpy(long(TOKENS[:, :4])), ops.convert_to_ops.convert_to_numpy(short(TOKENS[:, :4])), atol=1e-5
     )
+
+
+# Relative positions
+
+
+def test_buckets_are_the_originals() -> None:
+    """Golden numbers of specs T11: distance (key minus query) to bucket."""
+    both = {-200: 15, -64: 14, -16: 10, -8: 8, -7: 7, -1: 1, 0: 0}
+    both |= {1: 17, 7: 23, 8: 24, 16: 26, 64: 30, 127: 31, 200: 31}
+    past = {-200: 31, -64: 26, -32: 21, -16: 16, -1: 1, 0: 0, 1: 0, 90: 0}
+    for two_way, wanted in ((True, both), (False, past)):
+        found = layers.RelativeBias(1, two_way=two_way).buckets(np.array([[list(wanted)]]))
+        assert ops.convert_to_numpy(found).ravel().tolist() == list(wanted.values())
+
+
+def test_clipped_relative_attention_is_the_naive_sum() -> None:
+    """NEZHA by a double loop: the vector of each pair's distance joins the key and the value."""
+    draw = np.random.default_rng(4)
+    n, heads, size, limit = 9, 2, 4, 3
+    attention = layers.Attention(heads, size)
+    x = draw.normal(size=(1, n, heads * size))
+    table = layers.RelativeSinusoids(limit, size)(distances(ops.arange(n), ops.arange(n)))
+    found = ops.convert_to_numpy(attention(ops.convert_to_tensor(x, "float32"), relative=table))[0]
+    vectors = ops.convert_to_numpy(table)[0]
+    assert np.array_equal(vectors[0, limit], vectors[0, n - 1]) and not np.array_equal(vectors[0, 1], vectors[1, 0])
+    q, k, v = (
+        (x[0] @ ops.convert_to_numpy(dense.kernel) + ops.convert_to_numpy(dense.bias)).reshape(n, heads, size)
+        for dense in (attention.query, attention.key, attention.value)
+    )
+    mixed = np.zeros((n, heads, size))
+    for i in range(n):
+        for h in range(heads):
+            scores = np.array([q[i, h] @ (k[j, h] + vectors[i, j]) for j in range(n)]) / size**0.5
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+            mixed[i, h] = sum(weights[j] * (v[j, h] + vectors[i, j]) for j in range(n))
+    output = mixed.reshape(n, -1) @ ops.convert_to_numpy(attention.output_dense.kernel) + ops.convert_to_numpy(attention.output_dense.bias)
+    np.testing.assert_allclose(found, output, atol=1e-5)

@@ -1,7 +1,7 @@
 """Layer normalization, optionally conditioned on a vector, and its simplification that only divides by the length.
 
-Sources: "Layer Normalization" (arXiv:1607.06450); its conditional form 条件Layer Normalization (kexue.fm/archives/7124),
-"Root Mean Square Layer Normalization" (arXiv:1910.07467).
+Sources: "Layer Normalization" (arXiv:1607.06450); the form with a condition, 条件Layer Normalization
+(kexue.fm/archives/7124); "Root Mean Square Layer Normalization" (arXiv:1910.07467).
 """
 
 from typing import Any
