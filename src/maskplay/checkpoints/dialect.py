@@ -225,7 +225,7 @@ def _derived(
 
 def _t5_scores(values: Mapping[str, Any], row: Config, own: bool) -> str:
     """Tied or not is what the file has; whether scaled, only transformers 5 says (older ones scaled what was tied)."""
-    if own and row.scores.startswith("own"):
+    if row.scores.startswith("own") and (own or values.get("tie_word_embeddings") is False):
         return row.scores
     scaled = values.get("scale_decoder_outputs", values.get("model_type") != "mt5")
     return "tied_scaled" if scaled else "tied"

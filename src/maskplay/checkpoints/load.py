@@ -24,11 +24,11 @@ from maskplay.config import BUCKETS, TABLES, Config
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import family as family_of
 from maskplay.language_model import LanguageModel, named_weights
-from maskplay.storage import JSON_LIMIT, MARKER, read_json
+from maskplay.storage import JSON_LIMIT, MARKER, read_json, read_marker
 
 CHANGEABLE = (
     "position", "max_positions", "rotary_base", "attention", "activation", "norm_epsilon", "condition_size", "scores",
-    "dropout", "attention_dropout", "pooler_activation",
+    "dropout", "attention_dropout", "pooler_activation", "pad_id",
 )  # fmt: skip
 
 Compound = Sequence[int] | tuple[Sequence[int], Sequence[float]]
@@ -159,7 +159,7 @@ def load_network(
         refuse(opened.tensors.path, opened.match)
     _check_copies(opened)
     edit = _vocabulary(opened.config.vocab_size, keep_tokens, compound_tokens)
-    choices = opened.config.but(vocab_size=edit.size, pad_id=edit.place(opened.config.pad_id), **changes)
+    choices = opened.config.but(**{"vocab_size": edit.size, "pad_id": edit.place(opened.config.pad_id), **changes})
     _check_changes(opened.config, choices)
     network = LanguageModel(choices, opened.match.heads)
     network.build()
@@ -300,7 +300,7 @@ def _config_inside(path: Path) -> dict[str, Any] | None:
 
 def _config_beside(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
-    if (folder / MARKER).is_file() and "config" in read_json(folder / MARKER):
+    if (folder / MARKER).is_file() and "config" in read_marker(folder):
         return folder / MARKER
     for name in ("config.json", "bert_config.json", "hparams.json"):
         if (folder / name).is_file():

@@ -169,6 +169,8 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
     present = {row.ours.split("/")[0] for row in rows if row.theirs in actual} & set(HEADS)
     if config.scores.startswith("tied"):
         present = (present - {"lm"}) | set(family.heads)
+    elif wanted is None and "lm" in family.heads:
+        present |= {"lm"}  # a language model that lost its scores is not quietly something else; heads=[] says so
     possible = {row.ours.split("/")[0] for row in rows} & set(HEADS) | set(family.heads)
     if impossible := [head for head in wanted or () if head not in possible]:
         raise CheckpointError(

@@ -16,7 +16,7 @@ from maskplay.checkpoints.rename import assemble
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.language_model import LanguageModel, named_weights
-from maskplay.storage import MARKER, new_folder
+from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
 
 FORMATS = ("maskplay", "huggingface", "google")
@@ -91,7 +91,7 @@ def _json(path: Path, values: object) -> None:
 def _maskplay(folder: Path, network: LanguageModel, family: str) -> None:
     description = {
         "format": "maskplay",
-        "version": 1,
+        "version": VERSION,
         "family": family,
         "heads": list(network.heads),
         "config": network.config.to_dict(),

@@ -72,6 +72,8 @@ class Classify(keras.Model):
             raise UserError(f"labels: expected each name once, found twice {listed(twice)}")
         network = bert.network
         self.config: Config = network.config
+        if self.config.pad_id is None:
+            raise UserError(f"a {bert.family} has no padding token to fill batches with: load it with pad_id=…")
         self.tokenizer: Tokenizer | None = bert.tokenizer
         if self.tokenizer is not None and len(self.tokenizer) > self.config.vocab_size:
             raise UserError(f"the vocabulary has {len(self.tokenizer)} tokens, the encoder {self.config.vocab_size}")
