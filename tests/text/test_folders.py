@@ -1,5 +1,7 @@
 """Which file of a folder decides, and what is said when the files do not fit."""
 
+import json
+
 import pytest
 
 from maskplay.errors import UserError
@@ -104,3 +106,24 @@ def test_settings_are_untrusted_too(tmp_path, name):
     for content in ('{"mask_token": 5}', '{"mask_token": "no such"}', '{"added_tokens_decoder": 5}'):
         (tmp_path / name).write_text(content)
         assert Tokenizer.load(tmp_path).mask_id == small.roberta().mask_id
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "roberta", "gpt2", "unigram"])
+def test_a_file_of_2020_names_no_model(kind, tmp_path):
+    tokenizer = small.KINDS[kind]()
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["model"]["type"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert Tokenizer.load(tmp_path) == tokenizer
+
+
+def test_llama_without_its_first_token(tmp_path):
+    small.llama().save(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": False}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("the dog", "a").tokens == ["▁the", "▁dog", "▁a"] and tokenizer.bos_id == 1
+    tokenizer.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again") == tokenizer

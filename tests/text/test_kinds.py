@@ -13,7 +13,7 @@ from maskplay.text import Tokenizer
 from maskplay.text.byte_bpe import BYTE
 from maskplay.text.merges import BYTE as BYTE_TOKEN
 from text import small
-from text.reference import agreed, truncate
+from text.reference import agreed, truncate, words
 
 kinds = pytest.mark.parametrize("kind", small.KINDS)
 phrases = st.sampled_from(
@@ -50,11 +50,11 @@ def surface(tokenizer: Tokenizer, token: str) -> bytes:
 
 def normal(tokenizer: Tokenizer, text: str) -> bytes:
     """A piece of text as the tokenizer's kind normalizes it."""
-    if tokenizer._kind.name == "WordPiece" or tokenizer.form.saved_as == "AlbertTokenizer":
-        text = unicodedata.normalize("NFKD" if tokenizer._kind.name != "WordPiece" else "NFD", text)
-        text = "".join(c for c in text if not unicodedata.combining(c) and unicodedata.category(c) != "Mn").lower()
+    if tokenizer._kind.name == "WordPiece":
+        return "".join(words(text, tokenizer.lowercase)).encode()
     if tokenizer.form.saved_as == "AlbertTokenizer":
-        text = text.replace("``", '"').replace("''", '"')
+        text = unicodedata.normalize("NFKD", text.replace("``", '"').replace("''", '"'))
+        text = "".join(c for c in text if not unicodedata.combining(c)).lower()
     if tokenizer.form.saved_as in ("AlbertTokenizer", "T5Tokenizer"):
         text = unicodedata.normalize("NFKC", text)
     return text.encode()

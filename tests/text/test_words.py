@@ -1,6 +1,8 @@
 """Words before WordPiece: beside bert4keras' rule in plain Python, with jieba, with any segmenter."""
 
+import json
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,8 +20,6 @@ def cleaned(text: str) -> str:
     """The text that the segmenter sees: BERT's cleaning and lower-casing, no room made for Chinese characters."""
     characters = ("".join(reference.clean(c)) for c in text)
     text = "".join(c if c == " " else c.strip(" ") for c in characters)
-    import unicodedata
-
     text = unicodedata.normalize("NFD", "".join(c.lower() for c in text))
     return "".join(c for c in text if unicodedata.category(c) != "Mn")
 
@@ -174,3 +174,17 @@ def test_a_segmenter_of_ones_own_is_asked_for(tmp_path):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
     assert theirs("the dog")["input_ids"] == tokenizer.encode("the dog").ids
+
+
+def test_roformers_file(tmp_path):
+    """It leaves the Chinese characters to its segmenter, and says so by its class alone."""
+    pytest.importorskip("jieba")
+    Tokenizer.from_vocab([*SPECIALS, *"今天气很好", "天气"]).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["normalizer"]["handle_chinese_chars"] = False
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match="handle_chinese_chars"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "RoFormerTokenizer"}')
+    assert Tokenizer.load(tmp_path).encode("天气很好").tokens == ["[CLS]", "天气", "很", "好", "[SEP]"]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from maskplay.errors import UserError
 from maskplay.text.characters import SURROGATES
-from maskplay.text.forms import Form
+from maskplay.text.forms import LLAMA, Form
 from maskplay.text.vocabulary import VOCAB_TOKENS
 
 
@@ -100,7 +100,8 @@ class Kind(ABC):
     def settings(self) -> dict[str, Any]:
         """What goes into tokenizer_config.json."""
         names = {f"{role}_token": token for role, token in self.form.roles.items()}
-        framed = {"add_bos_token": True, "add_eos_token": False} if self.form.before == (self.form.bos,) else {}
+        bos = self.form.bos is not None and self.form.bos in self.form.before
+        framed = {"add_bos_token": bos} if self.form.saved_as == LLAMA.saved_as else {}
         return {"tokenizer_class": self.form.saved_as, **names, **framed}
 
     def __reduce__(self) -> tuple[Any, ...]:

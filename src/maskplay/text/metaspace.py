@@ -79,6 +79,10 @@ class Metaspace(RustKind):
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}") from None
 
+    @property
+    def lowercase(self) -> bool:
+        return '"Lowercase"' in self.normalizer
+
     # Splitting and joining
 
     def split(self, texts: Sequence[str], specials: bool) -> list[Pieces]:

@@ -234,7 +234,7 @@ class SentencePieces(Kind):
     # Files
 
     def write(self, folder: Path) -> None:
-        name = "tokenizer.model" if self.form == LLAMA else "spiece.model"
+        name = "tokenizer.model" if self.form.saved_as == LLAMA.saved_as else "spiece.model"
         own = slice(0, len(self.tokens) - self._counted)
         pieces = map(Piece, self.tokens[own], self.scores[own], self.types[own])
         write_atomically(folder / name, self._model(pieces))
@@ -274,6 +274,8 @@ def read_model(
     tokens = [piece.piece for piece in pieces]
     settings, config = read_settings(path.parent), path.with_name("tokenizer_config.json")
     form = form or _guessed(tokens, settings, f"{path}")
+    if form == LLAMA and not flag(settings, "add_bos_token", True, config):
+        form = form.but(before=(), between=())
     found = tuple(token for token in tokens if SENTINEL.fullmatch(token))
     if form.saved_as == T5.saved_as and not found:
         count = settings.get("extra_ids", 0 if "MT5" in str(settings.get("tokenizer_class")) else SENTINELS)

@@ -178,9 +178,13 @@ def read_rust(path: Path) -> RustFile:
             raise UserError(f"{path}: the added token {token!r} takes in the spaces around it: not supported")
         else:
             added.append(Added(token, bool(entry.get("single_word")), bool(entry.get("normalized"))))
+    model = part("model")
+    if "type" not in model:  # files of 2020 leave it out: RoBERTa's, GPT-2's, BERT's
+        marks = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
+        model["type"] = next((kind for mark, kind in marks.items() if mark in model), None)
     return RustFile(
         path,
-        part("model"),
+        model,
         part("normalizer"),
         part("pre_tokenizer"),
         part("post_processor"),
