@@ -7,7 +7,12 @@ import re
 
 KERAS = "keras"  # the name of the dialect
 
-_WHERE = ((r"^(encoder|decoder)/blocks/block(?=/)", r"\1/block_0"), (r"^(encoder|decoder)/blocks/", r"\1/"))
+# A decoder shares the encoder's embedding, and Keras saves it with whichever comes first.
+_WHERE = (
+    (r"^decoder/embedding(?=/)", "encoder/embedding"),
+    (r"^(encoder|decoder)/blocks/block(?=/)", r"\1/block_0"),
+    (r"^(encoder|decoder)/blocks/", r"\1/"),
+)
 _HEADS = {
     "layers/masked_tokens": "mlm",
     "layers/next_sentence": "nsp",
