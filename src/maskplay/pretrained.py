@@ -33,7 +33,7 @@ from maskplay.text.tokenizer import Tokenizer
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 MOST_CANDIDATES = 100_000  # of several blanks there are too many combinations to hold
-_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt", "merges.txt", "*.model")
+_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.*", "merges.txt", "*.model", "tokenizer.bin")
 
 
 @dataclass(frozen=True)
