@@ -1,7 +1,8 @@
 """What the documents show is run: Python and shell blocks of README.md and docs/, and the examples in docstrings.
 
-A document's blocks run from top to bottom in one folder that holds the files they name (`stage`). README.zh.md shows
-the same code as README.md, so its code is compared, not run again. Blocks marked `text` show output or a tree. Lines
+A document's blocks run from top to bottom in one folder that holds the files they name (`stage`); lines that call
+`maskplay` run in this process, which has paid for its imports. README.zh.md shows the same code as README.md, so its
+code is compared, not run again. Blocks marked `text` show output or a tree. Lines
 that change the checkout or the machine are checked without being carried out: `make` runs with -n (CI runs the targets
 themselves), `pip install` must name extras that exist, `git clone` stays undone.
 """
@@ -10,21 +11,25 @@ import doctest
 import importlib
 import os
 import re
-import stat
+import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from laws.house import PACKAGE, ROOT, files, name_of
+from maskplay.cli import main
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRANSLATIONS = {ROOT / "README.zh.md": ROOT / "README.md"}
 PAPERS = ["ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+COMMAND = re.compile(r"maskplay [^|<>;]*")  # what needs no shell
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -58,6 +63,28 @@ def shell_line(line: str, extras: set[str]) -> str:
     return ":" if line.startswith(("git clone ", "cd ")) else line
 
 
+def shell(code: str, stage: Path, environment: dict[str, str], where: str, extras: set[str]) -> None:
+    """Run a shell block: whole lines `maskplay …` in this process, what stands between them by bash."""
+    pieces = [list(lines) for _, lines in groupby(code.splitlines(), key=lambda line: bool(COMMAND.fullmatch(line)))]
+    for piece in pieces:
+        if not COMMAND.fullmatch(piece[0]):
+            script = "\n".join(shell_line(line, extras) for line in piece)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=stage,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, f"{where} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+            continue
+        for line in piece:
+            with pytest.raises(SystemExit) as left, chdir(stage):
+                main(shlex.split(line, comments=True)[1:])
+            assert not left.value.code, f"{where} ended with {left.value.code}: {line}"
+
+
 def run(document: Path, stage: Path, environment: dict[str, str]) -> None:
     """Run a document's blocks in order; a failure names the document and the line."""
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
@@ -68,16 +95,7 @@ def run(document: Path, stage: Path, environment: dict[str, str]) -> None:
             # Blank lines in front put the document's own line numbers into a traceback.
             exec(compile("\n" * (block.line - 1) + block.code, str(document), "exec"), names)
         elif block.language == "sh":
-            script = "\n".join(shell_line(line, extras) for line in block.code.splitlines())
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", script],
-                cwd=stage,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, f"{where} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+            shell(block.code, stage, environment, where, extras)
         else:
             assert block.language == "text", f"{where}: a block is python, sh or text, not {block.language!r}"
 
@@ -105,21 +123,10 @@ def stage(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A shell in which `maskplay` and `python` are those under test."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    start = {"maskplay": "-c 'from maskplay_command import main; main()'", "python": ""}
-    for name, arguments in start.items():
-        path = programs / name
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return {
-        **os.environ,
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
-        "KERAS_BACKEND": "jax",
-    }
+def environment() -> dict[str, str]:
+    """A shell in which `python` finds what is under test."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "KERAS_BACKEND": "jax"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -195,6 +202,9 @@ def test_a_broken_block_is_flagged(tmp_path: Path, environment: dict[str, str]) 
     assert caught.traceback[-1].lineno == 4  # counted from 0: the fifth line
     document.write_text("```sh\ntrue\nfalse\n```\n")
     with pytest.raises(AssertionError, match="a.md:2 ended with 1"):
+        run(document, tmp_path, environment)
+    document.write_text("```sh\ntrue\nmaskplay show mask 'nonsense()'  # fails\n```\n")
+    with pytest.raises(AssertionError, match="a.md:2 ended with 2: maskplay show mask"):
         run(document, tmp_path, environment)
     document.write_text("```sh\nmake no-such-target\n```\n")
     with pytest.raises(AssertionError, match="no-such-target"):

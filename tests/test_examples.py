@@ -1,6 +1,7 @@
-"""The examples run: small, in a process of their own, as a user starts them."""
+"""The examples run, small: the first in a process of its own, as a user starts it, the others in this one."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,7 @@ import pytest
 
 from laws.house import ROOT
 
-
-def run(script: str, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
-    )
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +22,13 @@ def own_file(tmp_path_factory) -> Path:
 
 
 def test_the_demo_learns_from_ones_own_file_and_reads_a_pipe(own_file: Path) -> None:
-    done = run("demo.py", stdin="这个真好\n\n真差的东西\n", DATA=str(own_file))
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py")],
+        input="这个真好\n\n真差的东西\n",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "DATA": str(own_file)},
+    )
     assert done.returncode == 0, done.stderr
     out = done.stdout
     assert "32 examples to train on, 8 held out as a test" in out
@@ -48,24 +47,30 @@ def test_the_demo_learns_from_ones_own_file_and_reads_a_pipe(own_file: Path) -> 
         ("text\tlabel\na\tx\nb\tx\n", "expected at least two labels, found only 'x'"),
     ],
 )
-def test_the_demo_tells_a_bad_file_in_one_line(tmp_path: Path, content: str | None, told: str) -> None:
+def test_the_demo_tells_a_bad_file_in_one_line(
+    tmp_path: Path, monkeypatch, capfd, content: str | None, told: str
+) -> None:
     path = tmp_path / "own.tsv"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    done = run("demo.py", DATA=str(path))
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"demo: {path}: ")
-    assert told in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    monkeypatch.setenv("DATA", str(path))
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
+    line = capfd.readouterr().err
+    assert left.value.code == 2 and line.startswith(f"demo: {path}: ") and told in line and line.count("\n") == 1
 
 
-def test_classify_reviews_runs() -> None:
-    done = run("classify_reviews.py", "--tiny")
-    assert done.returncode == 0, done.stderr
-    assert "64 to train on, 32 as a test" in done.stdout and "this encoder, trained from nothing" in done.stdout
+def test_classify_reviews_runs(monkeypatch, capfd) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(sys, "argv", ["classify_reviews.py", "--tiny"])
+    runpy.run_path(str(EXAMPLES / "classify_reviews.py"), run_name="__main__")
+    out = capfd.readouterr().out
+    assert "64 to train on, 32 as a test" in out and "this encoder, trained from nothing" in out
 
 
 @pytest.mark.parametrize("name, counts", [("chnsenticorp", (9600, 1200, 1200)), ("sst2", (6920, 872, 1821))])
 def test_the_public_sets_are_read(data: Path, name: str, counts: tuple[int, ...], monkeypatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.syspath_prepend(EXAMPLES)
     import classify_reviews
 
     path = data / name / "chnsenticorp.zip" if name == "chnsenticorp" else data / name

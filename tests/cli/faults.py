@@ -26,9 +26,9 @@ def call(*arguments: object) -> int:
     return int(exit.value.code or 0)
 
 
-def start(*arguments: object, **options) -> subprocess.Popen:
-    """Start a command in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+def start(*arguments: object, path: Path | None = None, **options) -> subprocess.Popen:
+    """Start a command in a process of its own, which finds further modules in the folder `path`."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT / "src"))))}
     return subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, text=True, **options)
 
 

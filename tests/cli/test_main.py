@@ -1,6 +1,7 @@
 """The frame of the command line: help, version, exit codes, interruptions."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +70,11 @@ def test_a_reader_that_stops_reading_is_no_fault() -> None:
     process.stdout.close()
     error = process.stderr.read()
     assert process.wait() in (0, 1) and "Traceback" not in error and "BrokenPipe" not in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        process = start("show", "mask", "causal()", stdout=full, stderr=subprocess.PIPE)
+        _, told = process.communicate()
+    assert process.returncode == 2 and told == "maskplay: No space left on device\n"

@@ -87,7 +87,6 @@ def classify(
         texts = (text for example in examples for text in (example.text, example.text2 or ""))
         chosen = {name: size for name, size in sizes.items() if size is not None}
         bert = Pretrained(*fresh.small(texts, **chosen), family="roformer")
-        console.print(f"no --model given: a fresh encoder is trained from nothing ({bert!r})")
     else:
         bert = load(model)
         if not isinstance(bert, Pretrained):
@@ -115,6 +114,8 @@ def classify(
     )
     batches = play.batches(examples, batch_size, shuffle=True, seed=seed, buckets=BUCKETS if length_buckets else 1)
     play.compile(adamw(rate, len(batches) * epochs))
+    if model is None:
+        console.print(f"no --model given: a fresh encoder is trained from nothing ({bert!r})")
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped in epoch {run.epoch + 1}, batch {run.batch}")
     with EpochProgress(console, epochs, len(batches)) as progress:
