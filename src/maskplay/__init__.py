@@ -1,7 +1,7 @@
 """maskplay: Transformer 如戏，全靠 Mask. BERT-family models on Keras 3, where the mask of a call decides the play.
 
-The public names, in the order a batch meets them. Without KERAS_BACKEND the first installed of jax, torch and
-tensorflow is used.
+The public names: those of `__all__` here, and those of the modules in it (`mp.tables.read_examples`,
+`mp.callbacks.Resume`, …). Without KERAS_BACKEND the first installed of jax, torch and tensorflow is used.
 """
 
 from maskplay import _backend
