@@ -88,7 +88,7 @@ def write_arrays(
     with new_file(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
-            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view("uint8"))
+            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view("uint8").data)
 
 
 def _code(dtype: np.dtype) -> str:

@@ -36,8 +36,8 @@ def inspect(
         arrays = open_tensors(path)
         report: dict[str, Any] = {**_contents(arrays), **read_marker(path)}
         labels = report.get("labels")
-        kinds = [(report.get("play"), str), (report.get("config"), dict), (labels, list)]
-        if not all(isinstance(value, kind) for value, kind in kinds) or not all(map(str, labels)):
+        described = isinstance(report.get("play"), str) and isinstance(report.get("config"), dict)
+        if not described or not isinstance(labels, list) or not all(map(str, labels)):
             raise UserError(f"{Path(path) / MARKER}: not a saved play's description, or damaged")
         if as_json:
             print(json.dumps(report, ensure_ascii=False, indent=2))

@@ -144,6 +144,7 @@ class Classify(keras.Model):
         shuffle: bool = True,
         class_weight: Any = None,
         sample_weight: Any = None,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         """As `keras.Model.fit`; `x` and `validation_data` may be examples.
@@ -154,7 +155,8 @@ class Classify(keras.Model):
             y, validation_split: for arrays only.
             batch_size: default 32.
             sample_weight: a number for each example, or as Keras takes it.
-            epochs, verbose, callbacks, validation_data, shuffle, class_weight, **kwargs: as for `keras.Model.fit`.
+            epochs, verbose, callbacks, validation_data, shuffle, class_weight, *args, **kwargs: as for
+                `keras.Model.fit`.
 
         Raises:
             UserError: `x` is neither examples nor what Keras takes, or examples come with something for arrays.
@@ -182,6 +184,7 @@ class Classify(keras.Model):
             shuffle,
             class_weight,
             sample_weight,
+            *args,
             **kwargs,
         )
 
@@ -192,13 +195,14 @@ class Classify(keras.Model):
         batch_size: int | None = None,
         verbose: Any = "auto",
         sample_weight: Any = None,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         """As `keras.Model.evaluate`; `x` may be a list of labelled examples, as for `fit`."""
         x, sample_weight = self._labelled(x, y, batch_size, sample_weight, shuffle=False)
         if isinstance(x, Batches):
             batch_size = None
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
 
     def _labelled(self, x: Any, y: Any, batch_size: int | None, weights: Any, shuffle: bool) -> tuple[Any, Any]:
         """What Keras is given for `x` and `sample_weight`; the model is compiled, at the latest, now."""
