@@ -12,6 +12,7 @@ import importlib
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 import tomllib
@@ -25,6 +26,7 @@ import pytest
 
 from laws.house import PACKAGE, ROOT, files, name_of
 from maskplay.cli import main
+from parity.references import llama, tensors
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRANSLATIONS = {ROOT / "README.zh.md": ROOT / "README.md"}
@@ -119,7 +121,19 @@ def stage(tmp_path: Path) -> Path:
     )
     # Random weights under the name of the real ones: the commands are what is tried here, not the answers.
     mp.Pretrained(mp.LanguageModel(config), tokenizer).save(folder / "chinese_L-12_H-768_A-12", format="google")
+    write_llama2c(folder)
     return folder
+
+
+def write_llama2c(folder: Path) -> None:
+    """A tiny random model in llama2.c's form, with its tokenizer."""
+    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *(b"<0x%02X>" % byte for byte in range(256)), b" ", *b"Onceupatim"]
+    pieces = [bytes([piece]) if isinstance(piece, int) else piece for piece in pieces]
+    entries = (struct.pack("<fi", -float(i), len(piece)) + piece for i, piece in enumerate(pieces))
+    (folder / "tok512.bin").write_bytes(struct.pack("<i", 7) + b"".join(entries))
+    sizes = {"dim": 8, "hidden_dim": 12, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1}
+    sizes |= {"vocab_size": len(pieces), "max_seq_len": 16}
+    llama.write(folder / "stories260K.bin", sizes, tensors.draw(llama.table(sizes), seed=0))
 
 
 @pytest.fixture
