@@ -6,7 +6,10 @@
 
 PATH is the zip or folder with train, dev and test as TSV; by default it lies in $MASKPLAY_DATA or ../shared/data.
 
-Both scores are printed; logistic regression is hard to beat without pretraining.
+Both scores are printed; logistic regression is hard to beat without pretraining. Measured on two shared CPU cores, JAX:
+
+    chnsenticorp    this encoder 0.889, logistic regression 0.927, always the commonest label 0.493; 218 s
+    sst2            this encoder 0.808, logistic regression 0.813, always the commonest label 0.499; 141 s
 """
 
 import argparse
