@@ -386,7 +386,7 @@ def test_half_precision_files(tmp_path: Path) -> None:
 def test_describe_reads_no_array(tmp_path: Path) -> None:
     fresh().save(tmp_path / "out", format="google")
     found = describe(tmp_path / "out")
-    assert (found.match.family, found.found.found.dialect, found.match.heads) == ("bert", "google", HEADS)
+    assert (found.match.family, found.found.dialect, found.match.heads) == ("bert", "google", HEADS)
     assert len(found.match.filled) == len(weight_shapes(TINY, HEADS))
 
 

@@ -225,7 +225,7 @@ def _derived(
 
 def _t5_scores(values: Mapping[str, Any], row: Config, own: bool) -> str:
     """Tied or not is what the file has; whether scaled, only transformers 5 says (older ones scaled what was tied)."""
-    if row.scores.startswith("own") and (own or values.get("tie_word_embeddings") is False):
+    if row.scores.startswith("own") and (own or not values.get("tie_word_embeddings")):
         return row.scores
     scaled = values.get("scale_decoder_outputs", values.get("model_type") != "mt5")
     return "tied_scaled" if scaled else "tied"
@@ -258,6 +258,8 @@ def write_config(config: Config, family: str) -> dict[str, Any]:
               "attention_dropout", "initializer_range", "pad_id")  # fmt: skip
     for name in _BERT_KEYS:
         value, usual = getattr(config, name), getattr(row, name)
+        if value is None and usual is not None and name in ("head_size", "key_size"):
+            value = config.size_per_head if name == "head_size" else config.size_per_key
         if name in ("num_segments", "max_positions") and usual not in (0, None):
             values[_key(name, family)] = value
         elif name in always or value != usual:

@@ -154,6 +154,7 @@ def _nezha(config: Any) -> bool:
 
 _WORDS = "bert/embeddings/word_embeddings"
 _NOT_BERT = "/inner_group_0/|word_embeddings_2$"
+_LEARNED = ("bert", "simbert", "wobert", "labse", "ernie")  # they have a table of positions
 _OTHERS = r"^(generator|generator_predictions)/"
 
 # The first that fits is taken, so what differs least from others comes last.
@@ -173,7 +174,8 @@ TABLES = (
           without="LayerNorm|/bias$|^GAU_alpha/|position_embeddings"),
     Table("bert", "google", _BERT, sign="bert/embeddings/position_embeddings", without=_NOT_BERT),
     Table("nezha", "google", _PLACELESS, sign=_WORDS, without=f"{_NOT_BERT}|position_embeddings", stated=_nezha),
-    Table("roformer", "google", _PLACELESS, sign=_WORDS, without=f"{_NOT_BERT}|position_embeddings|^GAU_alpha/"),
+    Table("roformer", "google", _PLACELESS, sign=_WORDS, without=f"{_NOT_BERT}|position_embeddings|^GAU_alpha/",
+          stated=lambda config: config.get("model_type") not in _LEARNED and not _nezha(config)),
     Table("electra", "google", _electra("electra"), sign="(electra/encoder/layer_0|discriminator_predictions)/.*",
           empty=_OTHERS + ".*"),
     Table("electra_generator", "google", _electra("generator"), sign="generator/encoder/layer_0/.*",

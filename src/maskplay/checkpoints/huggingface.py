@@ -196,7 +196,7 @@ TABLES = (
     Table("mt5", "huggingface", _t5(True, True), sign=r"encoder\.block\.0\.layer\.1\.DenseReluDense\.wi_0\.weight",
           copies=_T5_TIED, empty=_T5_EMPTY, stated=_said("mt5")),
     Table("t5_1_1", "huggingface", _t5(True, True), sign=r"encoder\.block\.0\.layer\.1\.DenseReluDense\.wi_0\.weight",
-          copies=_T5_TIED, empty=_T5_EMPTY),
+          copies=_T5_TIED, empty=_T5_EMPTY, stated=_said("t5", "t5_1_1", None)),
     Table("t5", "huggingface", _t5(False, False), sign=r"encoder\.block\.0\.layer\.1\.DenseReluDense\.wi\.weight",
           copies=_T5_TIED, empty=_T5_EMPTY),
 )  # fmt: skip
@@ -261,7 +261,7 @@ def config_file(config: Config, family: str, heads: Iterable[str]) -> dict[str, 
     elif stem == "Llama":
         values["hidden_act"] = config.activation.removeprefix("gated_")
         values |= {"num_key_value_heads": config.num_kv_heads or config.num_heads, "head_dim": config.size_per_head}
-        values |= {"rope_theta": config.rotary_base, "max_position_embeddings": 2048}
+        values |= {"rope_theta": config.rotary_base, "max_position_embeddings": config.max_positions}
         values.pop("hidden_dropout_prob", None)
         if config.dropout != config.attention_dropout:
             values["attention_dropout"] = config.attention_dropout

@@ -65,6 +65,7 @@ def _layout(path: Path) -> tuple[dict[str, object], list[tuple[str, tuple[int, .
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "intermediate_size": inner,
+        "max_position_embeddings": length,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": not own_scores,

@@ -22,6 +22,7 @@ from maskplay.checkpoints.tensors import LazyTensor, Tensors
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import BUCKETS, TABLES, Config
 from maskplay.errors import CheckpointError, UserError
+from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
 from maskplay.language_model import LanguageModel, named_weights
 from maskplay.storage import JSON_LIMIT, MARKER, read_json, read_marker
@@ -83,6 +84,47 @@ def describe(
             path = _config_beside(Path(source))
             values = read_json(path)
     wanted = tuple(heads) if heads is not None else None
+    if family is None:
+        return _as(None, tensors, values, path, wanted)
+    said = plain = None
+    problem = UserError()
+    try:
+        said = _as(family, tensors, values, path, wanted)
+        if said.found.family == family and not said.match.problems:
+            return said
+    except UserError as error:
+        problem = error
+    # It is not, or not wholly, what it is said to be. Another family's?
+    try:
+        plain = _as(None, tensors, values, path, None)
+    except UserError as error:
+        problem = problem if said is None else error
+    alike = plain is None or plain.match.problems or FAMILIES[plain.found.family].tables == FAMILIES[family].tables
+    if alike and said is not None and said.found.family == family:
+        return said
+    if plain is None or (alike and said is None):
+        raise problem
+    # Yes: what it has is laid beside a network of the family asked for.
+    refuse(tensors.path, plain.match)
+    given, origin = plain.config, plain.found.family
+    try:
+        other = _become(given, family)
+    except UserError as error:
+        raise CheckpointError(
+            f"{tensors.path}: this is a checkpoint of {origin}, not of {family}, and cannot become one ({error}): "
+            "load it without family="
+        ) from None
+    return Described(tensors, other, path, plain.found, adapt(plain.match, given, family, other, wanted))
+
+
+def _as(
+    family: str | None,
+    tensors: Tensors,
+    values: Mapping[str, Any] | Config,
+    path: Path | None,
+    heads: tuple[str, ...] | None,
+) -> Described:
+    """The checkpoint as one of a family, where its names allow that; None: as what it looks like."""
     if isinstance(values, Config):
         hint = {"position": values.position, "use_relative_position": values.position == "relative"}
         found, choices = recognise(tensors, hint, family), values
@@ -92,13 +134,7 @@ def describe(
             choices = Config.from_dict(dict(values["config"]))
         else:
             choices = read_config(values, found.family, str(path or "config"), _has_own_scores(found, tensors))
-    if family is None or found.family == family:
-        return Described(tensors, choices, path, found, match(tensors, found, choices, wanted))
-    # Another family than the file's: what it has is laid beside a network of the one asked for.
-    whole = match(tensors, found, choices)
-    refuse(tensors.path, whole)
-    other = _become(choices, family)
-    return Described(tensors, other, path, found, adapt(whole, choices, family, other, wanted))
+    return Described(tensors, choices, path, found, match(tensors, found, choices, heads))
 
 
 def _has_own_scores(found: Recognised, tensors: Tensors) -> bool:

@@ -117,8 +117,15 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
             return Recognised(stated, dialect, None)
     fitting = [table for table in TABLES if table.is_of(names)]
     like = FAMILIES[wanted].tables if wanted in FAMILIES else None
-    chosen = next((table for table in fitting if table.family == like), None)
+    silent = not any(config.get(key) for key in ("model_type", "use_relative_position", "max_relative_position"))
+    chosen = next((table for table in fitting if table.family == like and (silent or table.stated(config))), None)
     chosen = chosen or next((table for table in fitting if table.stated(config)), None)
+    chosen = chosen or next((table for table in fitting if table.family == like), None)
+    if chosen is None and fitting:
+        raise CheckpointError(
+            f"{tensors.path}: its tensors are those of {' or '.join(table.family for table in fitting)}, but "
+            f"its config says {str(config.get('model_type'))[:60]!r}: say which with family=…"
+        )
     if chosen is None:
         shown = ", ".join(names[:3]) or "none"
         raise CheckpointError(
@@ -169,7 +176,7 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
     present = {row.ours.split("/")[0] for row in rows if row.theirs in actual} & set(HEADS)
     if config.scores.startswith("tied"):
         present = (present - {"lm"}) | set(family.heads)
-    elif wanted is None and "lm" in family.heads:
+    elif wanted is None and table is not None and "lm" in family.heads:
         present |= {"lm"}  # a language model that lost its scores is not quietly something else; heads=[] says so
     possible = {row.ours.split("/")[0] for row in rows} & set(HEADS) | set(family.heads)
     if impossible := [head for head in wanted or () if head not in possible]:
@@ -253,6 +260,10 @@ def adapt(source: Match, given: Config, family: str, wanted: Config, heads: tupl
     result.left_over = [*source.left_over, *(row.theirs for row in source.filled if row.theirs not in used)]
     if result.left_over:
         result.problems.append(f"left over {_some(result.left_over)}")
+    ours, theirs = (FAMILIES[name].config.to_dict() for name in (family, source.family))
+    differing = {name for name, value in ours.items() if value != theirs[name]}
+    if not result.problems and differing != {"num_blocks"}:  # unshared blocks compute the same
+        result.problems.append("all of it fits")
     return result
 
 

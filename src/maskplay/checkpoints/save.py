@@ -3,16 +3,19 @@
 A folder appears whole or not at all, and an existing one is replaced only if it is ours.
 """
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from maskplay.checkpoints import google, huggingface, safetensors_files, tensorflow_bundle
-from maskplay.checkpoints.dialect import Table
+from maskplay.checkpoints.dialect import Table, read_config
 from maskplay.checkpoints.rename import assemble
+from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.language_model import LanguageModel, named_weights
@@ -84,6 +87,19 @@ def _renamed(network: LanguageModel, table: Table) -> dict[str, np.ndarray]:
         raise CheckpointError(f"save: {table.dialect} has one {error} where this network has several") from None
 
 
+def _check_config(values: Mapping[str, Any], network: LanguageModel, family: str, dialect: str) -> None:
+    """Refuse what the dialect's config file cannot say."""
+    own = network.lm is not None and not network.lm.tied
+    back = read_config(values, family, "config", own_scores=own)
+    for field in dataclasses.fields(Config):
+        value, read = getattr(network.config, field.name), getattr(back, field.name)
+        if value != read:
+            raise CheckpointError(
+                f"save: {dialect}'s config file of {family} cannot say {field.name} = {value!r} (it would be read as "
+                f"{read!r}); save as maskplay"
+            )
+
+
 def _json(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -103,6 +119,7 @@ def _maskplay(folder: Path, network: LanguageModel, family: str) -> None:
 def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
     name = FAMILIES[family].tables
     values = huggingface.config_file(network.config, name, network.heads)
+    _check_config(values, network, name, "huggingface")
     tensors = _renamed(network, _table(huggingface.TABLES, family, "huggingface"))
     if name == "roformer":
         tensors["roformer.encoder.embed_positions.weight"] = huggingface.rotary_table(network.config)
@@ -112,5 +129,7 @@ def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
 
 def _google(folder: Path, network: LanguageModel, family: str) -> None:
     tensors = _renamed(network, _table(google.TABLES, family, "google"))
-    _json(folder / "bert_config.json", google.config_file(network.config, family))
+    values = google.config_file(network.config, family)
+    _check_config(values, network, family, "google")
+    _json(folder / "bert_config.json", values)
     tensorflow_bundle.write(folder / "bert_model.ckpt", tensors)
