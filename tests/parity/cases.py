@@ -215,7 +215,7 @@ def encoder_decoders() -> list[Case]:
 
 
 TRANSFORMERS = "transformers 5.23.0"
-KINDS = ("t5", "mt5", "gpt2", "llama", "albert", "electra", "roberta", "roformer", "nezha", "bert")
+KINDS = ("t5", "mt5", "gpt2", "llama", "albert", "electra", "ernie", "roberta", "roformer", "nezha", "bert")
 HF_SMALL = {
     "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
     "hidden_act": "gelu", "max_position_embeddings": 14, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
@@ -264,6 +264,7 @@ def hugging() -> list[Case]:
         row("bert_hf", "bert", "BertForPreTraining", huggingface.bert, HF_SMALL, seed=38),
         row("labse", "labse", "BertModel", huggingface.bert, HF_SMALL, given={"heads": False}, seed=39,
             options={"family": "labse"}),
+        row("ernie", "ernie", "ErnieForPreTraining", huggingface.bert, HF_SMALL, given={"root": "ernie."}, seed=36),
         row("roformer_hf", "roformer", "RoFormerForMaskedLM", huggingface.roformer, HF_SMALL, seed=37),
         row("roberta_hf", "roberta", "RobertaForMaskedLM", huggingface.roberta, HF_ROBERTA, seed=40),
         row("roberta_hf_bare", "roberta", "RobertaModel", huggingface.roberta, HF_ROBERTA, given={"head": False},
@@ -281,13 +282,13 @@ def hugging() -> list[Case]:
         row("t5_hf", "t5", "T5ForConditionalGeneration", huggingface.t5, HF_T5, **causal, seed=49),
         row("t5_hf_long", "t5", "T5ForConditionalGeneration", huggingface.t5, HF_T5, **causal, lengths=(44, 40),
             seed=49),
-        row("t5_hf_uneven", "t5", "T5ForConditionalGeneration", huggingface.t5, uneven, **causal, lengths=(30, 26),
+        row("t5_hf_uneven", "t5", "T5ForConditionalGeneration", huggingface.t5, uneven, **causal, lengths=(44, 40),
             seed=50),
         row("t5_1_1_hf", "t5_1_1", "T5ForConditionalGeneration", huggingface.t5, gated, **open_head, seed=51),
         row("mt5_hf", "mt5", "MT5ForConditionalGeneration", huggingface.t5, gated, **open_head, seed=52),
-        row("llama_hf", "llama", "LlamaForCausalLM", huggingface.llama, HF_LLAMA, **causal, lengths=(12, 12, 12),
+        row("llama_hf", "llama", "LlamaForCausalLM", huggingface.llama, HF_LLAMA, **causal, lengths=(10, 10, 10),
             seed=53),
-        row("llama_hf_tied", "llama", "LlamaForCausalLM", huggingface.llama, wide, **causal, lengths=(12, 12, 12),
+        row("llama_hf_tied", "llama", "LlamaForCausalLM", huggingface.llama, wide, **causal, lengths=(10, 10, 10),
             seed=54),
         # transformers 5 has no NEZHA any more. Distances beyond 4 share their vectors here.
         row("nezha_hf", "nezha", "NezhaForPreTraining", huggingface.nezha, {**HF_SMALL, "max_relative_position": 4},
@@ -308,7 +309,7 @@ def formulas() -> list[Case]:
     del albert["num_hidden_groups"], albert["inner_group_num"]
     preln, said = {**albert, "ln_type": "preln"}, {"oracle": NUMPY}
     causal = {"mask": "causal() & padding()", **said}
-    whole, stored = {**causal, "lengths": (12, 12, 12)}, {"given": {"shared": False}}
+    whole, stored = {**causal, "lengths": (10, 10, 10)}, {"given": {"shared": False}}
     return [
         case("gpt2_openai", "gpt2", "openai", gpt2.table, openai, **causal, seed=60),
         case("llama2c", "llama", "llama2c", llama.table, header, **whole, seed=61),

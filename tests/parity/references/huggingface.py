@@ -43,9 +43,9 @@ def heads_of_bert(config: dict, root: str, nsp: bool = True) -> Table:
     return table | {"cls.predictions.bias": ("bias", (config["vocab_size"],))}
 
 
-def bert(config: dict, heads: bool = True) -> Table:
-    """BertForPreTraining, or BertModel, which has a pooler and no prefix."""
-    root, hidden = "bert." if heads else "", config["hidden_size"]
+def bert(config: dict, heads: bool = True, root: str = "bert.") -> Table:
+    """BertForPreTraining, or BertModel, which has a pooler and no prefix; ErnieForPreTraining."""
+    root, hidden = root if heads else "", config["hidden_size"]
     table = embeddings(root, config) | blocks(root, config)
     return table | (heads_of_bert(config, root) if heads else linear("pooler.dense", hidden, hidden))
 
