@@ -1,0 +1,85 @@
+"""What `mp.load` can change on the way, for every family: the vocabulary, positions, conditions, scores."""
+
+import keras
+import numpy as np
+import pytest
+
+import maskplay as mp
+from maskplay.checkpoints.load import stretch
+from maskplay.language_model import named_weights
+from parity.cases import CASES
+from parity.opened import distinct, opened, source
+
+# A row a family; those of ELECTRA and LaBSE score no tokens.
+SCORING = {CASES[name].family: name for name in distinct() if "condition" not in name and "bare" not in name}
+del SCORING["electra"], SCORING["labse"]
+
+
+def scores(b: mp.Pretrained, tokens: np.ndarray) -> np.ndarray:
+    more = {} if b.network.decoder is None else {"decoder_tokens": tokens[:, :3]}
+    return keras.ops.convert_to_numpy(b.logits(tokens, **more))
+
+
+@pytest.mark.parametrize("name", SCORING.values())
+def test_kept_and_compound_tokens(name: str) -> None:
+    """A smaller vocabulary gives the same scores for the tokens that are kept; a new one starts as a mean."""
+    arrays, config = source(name)
+    whole = opened(name)
+    keep = [0, 1, 2, *range(30, 4, -3)]
+    part = mp.load(arrays, config=config, keep_tokens=keep, compound_tokens=[[7, 9]], **CASES[name].options)
+    assert part.config.vocab_size == len(keep) + 1
+    tokens = np.array([[3, 5, 4, 9, 6]])
+    found, expected = scores(part, tokens), scores(whole, np.array(keep)[tokens])
+    np.testing.assert_allclose(found[..., :-1], expected[..., keep], atol=1e-4)
+    # A product with the mean of two vectors is the mean of two products.
+    mean = expected[..., [7, 9]].mean(-1)
+    np.testing.assert_allclose(found[..., -1], mean, atol=1e-4)
+
+
+def test_positions_are_interpolated() -> None:
+    table = np.arange(8.0).reshape(4, 2)
+    assert stretch(table, 7)[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert stretch(table, 2).tolist() == table[:2].tolist()
+    assert stretch(table, 5, first=2)[:, 0].tolist() == [0, 2, 4, 5, 6]  # the rows before the first place stay
+    arrays, config = source("roberta_hf")
+    long = mp.load(arrays, config=config, max_positions=24)
+    assert long.config.longest == 22 and scores(long, np.full((1, 22), 5)).shape[1] == 22
+    ours, theirs = (named_weights(b.network)["encoder/embedding/position/embeddings"] for b in (long, opened("roberta_hf")))
+    np.testing.assert_array_equal(ours.numpy()[[0, 1, 2, -1]], theirs.numpy()[[0, 1, 2, -1]])
+
+
+@pytest.mark.parametrize("name", ["simbert", "albert", "gpt2_converted", "gpt2_ml"])
+def test_a_condition_changes_nothing_until_trained(name: str) -> None:
+    arrays, config = source(name)
+    made = mp.load(arrays, config=config, condition_size=3, **CASES[name].options)
+    tokens, condition = np.array([[3, 5, 7, 9]]), np.array([[0.5, -1.0, 2.0]], "float32")
+    before = keras.ops.convert_to_numpy(made.logits(tokens, condition=condition))
+    np.testing.assert_allclose(before, scores(opened(name), tokens), atol=1e-5)
+    assert any("gamma_kernel" in name for name in made.report.left_empty)
+    named_weights(made.network)["encoder/block_0/feed_norm/beta_kernel"].assign(np.ones((3, made.config.hidden_size)))
+    after = keras.ops.convert_to_numpy(made.logits(tokens, condition=condition))
+    assert abs(after - before).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("gpt2_hf", {"position": "rotary"}, "position='rotary' needs other weights than this checkpoint's 'learned'"),
+        ("t5_hf", {"scores": "own"}, "scores='own' needs other weights"),
+        ("roberta_hf", {"attention": "gau"}, "attention='gau' needs other weights"),
+        ("llama_hf", {"condition_size": 4}, "only norm 'layer' takes a condition"),
+        ("llama_hf", {"hidden_size": 4}, "hidden_size cannot be changed at load"),
+        ("roberta_hf", {"activation": "gated_silu"}, "activation='gated_silu' needs other weights"),
+    ],
+)
+def test_what_needs_other_weights_is_refused(name: str, options: dict[str, object], says: str) -> None:
+    arrays, config = source(name)
+    with pytest.raises(mp.UserError, match=says):
+        mp.load(arrays, config=config, **options)
+
+
+def test_two_models_share_an_encoder() -> None:
+    """Training one moves the other: there is one set of weights."""
+    b = opened("electra_hf")
+    one, other = b.encoder.graph(mask=mp.masks.padding()), b.encoder.graph(mask=mp.masks.causal())
+    assert [id(w) for w in one.weights] == [id(w) for w in other.weights]
