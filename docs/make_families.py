@@ -1,7 +1,7 @@
 """Writes docs/families.md from the rows: `python docs/make_families.py` (a minute; the figures are measured anew).
 
-Everything but the last column comes from `maskplay.families` and the tables of `maskplay.checkpoints`; the last column is
-the largest difference of any hidden state from the original's in tests/parity/cases.py, on the backend that runs.
+Everything but the last column comes from `maskplay.families` and the tables of `maskplay.checkpoints`; that is the
+largest difference of any hidden state from the original's in tests/parity/cases.py, on the backend that runs.
 """
 
 import sys
@@ -15,15 +15,21 @@ HEAD = """# The cast
 Written by `python docs/make_families.py`; do not edit. A family is a row of `maskplay.families`, a way of writing its
 checkpoints a table of `maskplay.checkpoints`. The last column is the largest difference of a hidden state from what the
 original computes (transformers, bert4keras, or formulas in NumPy where neither runs any more), over the tiny random
-checkpoints of `tests/parity/cases.py`: 2 to 4 layers, float32, {backend} on the CPU. maskplay's own form holds every family.
+checkpoints of `tests/parity/cases.py`: 2 to 4 layers, float32, {backend} on the CPU. maskplay's own form holds every
+family.
 
 | family | layers say where they are by | norm | written by | vocabulary | source | largest difference |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 POSITIONS = {
-    "learned": "a table", "learned_after_pad": "a table from pad + 1 on", "rotary": "rotation", "relative":
-    "clipped distances", "rotary_halves": "rotation of halves", "buckets": "buckets", "buckets_cross": "buckets, also across",
-}  # fmt: skip
+    "learned": "a table",
+    "learned_after_pad": "a table from pad + 1 on",
+    "rotary": "rotation",
+    "rotary_halves": "rotation of halves",
+    "relative": "clipped distances",
+    "buckets": "buckets",
+    "buckets_cross": "buckets, also across",
+}
 NORMS = {"layer": "layer", "rms": "RMS", "unit": "RMS, no weights"}
 PLACES = {"post": "after", "pre": "before", "between": "around feed-forward"}
 

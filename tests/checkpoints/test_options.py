@@ -1,5 +1,7 @@
 """What `mp.load` can change on the way, for every family: the vocabulary, positions, conditions, scores."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -44,7 +46,8 @@ def test_positions_are_interpolated() -> None:
     arrays, config = source("roberta_hf")
     long = mp.load(arrays, config=config, max_positions=24)
     assert long.config.longest == 22 and scores(long, np.full((1, 22), 5)).shape[1] == 22
-    ours, theirs = (named_weights(b.network)["encoder/embedding/position/embeddings"] for b in (long, opened("roberta_hf")))
+    table = "encoder/embedding/position/embeddings"
+    ours, theirs = (named_weights(b.network)[table] for b in (long, opened("roberta_hf")))
     np.testing.assert_array_equal(ours.numpy()[[0, 1, 2, -1]], theirs.numpy()[[0, 1, 2, -1]])
 
 
@@ -83,3 +86,14 @@ def test_two_models_share_an_encoder() -> None:
     b = opened("electra_hf")
     one, other = b.encoder.graph(mask=mp.masks.padding()), b.encoder.graph(mask=mp.masks.causal())
     assert [id(w) for w in one.weights] == [id(w) for w in other.weights]
+
+
+def test_llama2c_becomes_transformers_form(tmp_path: Path) -> None:
+    """Neighbouring channels turn there, channels half a head apart here: reordered, the scores are the same."""
+    arrays, config = source("llama2c")
+    before = mp.load(arrays, config=config)
+    before.save(tmp_path / "hf", format="huggingface")
+    after = mp.load(tmp_path / "hf")
+    assert (before.config.position, after.config.position) == ("rotary", "rotary_halves")
+    tokens = np.array([[3, 5, 7, 9, 11, 2]])
+    np.testing.assert_allclose(scores(after, tokens), scores(before, tokens), atol=1e-4)

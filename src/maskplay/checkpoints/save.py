@@ -73,9 +73,8 @@ def _table(tables: tuple[Table, ...], family: str, dialect: str) -> Table:
     return found[0]
 
 
-def _renamed(network: LanguageModel, table: Table) -> dict[str, np.ndarray]:
-    arrays = _arrays(network)
-    by_name = {row.ours: row for row in table.rows(network.config)}
+def _renamed(arrays: Mapping[str, np.ndarray], config: Config, table: Table) -> dict[str, np.ndarray]:
+    by_name = {row.ours: row for row in table.rows(config)}
     if strange := [name for name in arrays if name not in by_name]:
         raise CheckpointError(
             f"save: {table.dialect}'s {table.family} has no place for {strange[0]}"
@@ -87,12 +86,24 @@ def _renamed(network: LanguageModel, table: Table) -> dict[str, np.ndarray]:
         raise CheckpointError(f"save: {table.dialect} has one {error} where this network has several") from None
 
 
-def _check_config(values: Mapping[str, Any], network: LanguageModel, family: str, dialect: str) -> None:
+def _in_halves(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Queries and keys whose neighbouring channels turn together, reordered so that those half a head apart do.
+
+    The same model: llama2.c keeps it in the one order, transformers in the other.
+    """
+    reordered = dict(arrays)
+    for name, kernel in arrays.items():
+        if name.endswith(("/attention/query/kernel", "/attention/key/kernel")):
+            pairs = kernel.reshape(len(kernel), -1, config.size_per_key // 2, 2)
+            reordered[name] = np.ascontiguousarray(pairs.swapaxes(2, 3)).reshape(kernel.shape)
+    return reordered
+
+
+def _check_config(values: Mapping[str, Any], config: Config, family: str, dialect: str) -> None:
     """Refuse what the dialect's config file cannot say."""
-    own = network.lm is not None and not network.lm.tied
-    back = read_config(values, family, "config", own_scores=own)
+    back = read_config(values, family, "config", own_scores=config.scores.startswith("own"))
     for field in dataclasses.fields(Config):
-        value, read = getattr(network.config, field.name), getattr(back, field.name)
+        value, read = getattr(config, field.name), getattr(back, field.name)
         if value != read:
             raise CheckpointError(
                 f"save: {dialect}'s config file of {family} cannot say {field.name} = {value!r} (it would be read as "
@@ -117,19 +128,21 @@ def _maskplay(folder: Path, network: LanguageModel, family: str) -> None:
 
 
 def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
-    name = FAMILIES[family].tables
-    values = huggingface.config_file(network.config, name, network.heads)
-    _check_config(values, network, name, "huggingface")
-    tensors = _renamed(network, _table(huggingface.TABLES, family, "huggingface"))
+    name, config, arrays = FAMILIES[family].tables, network.config, _arrays(network)
+    if name == "llama" and config.position == "rotary":
+        config, arrays = config.but(position="rotary_halves"), _in_halves(config, arrays)
+    values = huggingface.config_file(config, name, network.heads)
+    _check_config(values, config, name, "huggingface")
+    tensors = _renamed(arrays, config, _table(huggingface.TABLES, family, "huggingface"))
     if name == "roformer":
-        tensors["roformer.encoder.embed_positions.weight"] = huggingface.rotary_table(network.config)
+        tensors["roformer.encoder.embed_positions.weight"] = huggingface.rotary_table(config)
     _json(folder / "config.json", values)
     safetensors_files.write(folder / "model.safetensors", tensors, metadata={"format": "pt"})
 
 
 def _google(folder: Path, network: LanguageModel, family: str) -> None:
-    tensors = _renamed(network, _table(google.TABLES, family, "google"))
+    tensors = _renamed(_arrays(network), network.config, _table(google.TABLES, family, "google"))
     values = google.config_file(network.config, family)
-    _check_config(values, network, family, "google")
+    _check_config(values, network.config, family, "google")
     _json(folder / "bert_config.json", values)
     tensorflow_bundle.write(folder / "bert_model.ckpt", tensors)
