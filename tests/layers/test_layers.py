@@ -32,7 +32,11 @@ CASES: dict[str, tuple[keras.layers.Layer, tuple[np.ndarray, ...], dict[str, Any
         {"causal": True, "positions": PLACES},
     ),
     "Attention, biased": (layers.Attention(2, 4, scaled=False, use_bias=False), (X,), {"bias": BIAS, "dynamic": False}),
-    "Attention, few keys": (layers.Attention(4, 2, num_kv_heads=2, key_size=3), (X,), {"visible": VISIBLE, "dynamic": False}),
+    "Attention, few keys": (
+        layers.Attention(4, 2, num_kv_heads=2, key_size=3),
+        (X,),
+        {"visible": VISIBLE, "dynamic": False},
+    ),
     "Attention, memory": (layers.Attention(2, 4), (X,), {"memory": MEMORY}),
     "Attention, relative": (layers.Attention(2, 4), (X,), {"relative": RELATIVE, "dynamic": False}),
     "AttentionPooling": (layers.AttentionPooling(3), (X,), {"valid": VALID}),

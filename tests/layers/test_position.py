@@ -192,5 +192,6 @@ def test_clipped_relative_attention_is_the_naive_sum() -> None:
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()
             mixed[i, h] = sum(weights[j] * (v[j, h] + vectors[i, j]) for j in range(n))
-    output = mixed.reshape(n, -1) @ ops.convert_to_numpy(attention.output_dense.kernel) + ops.convert_to_numpy(attention.output_dense.bias)
+    kernel, bias = (ops.convert_to_numpy(w) for w in (attention.output_dense.kernel, attention.output_dense.bias))
+    output = mixed.reshape(n, -1) @ kernel + bias
     np.testing.assert_allclose(found, output, atol=1e-5)
