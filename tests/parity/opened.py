@@ -24,8 +24,8 @@ REFUSED = {
     ],
     "huggingface": [
         "albert_brightmart", "albert_brightmart_preln", "albert_unshared", "bert_condition", "bert_key_size",
-        "bert_residual", "gau_alpha", "gau_alpha_lm", "gpt", "gpt2_ml", "gpt_shared", "gpt_unsegmented", "llama2c",
-        "llama2c_classifier", "mt5", "nezha", "nezha_hf", "nezha_lm", "nezha_long", "roformer", "roformer_lm",
+        "bert_residual", "gau_alpha", "gau_alpha_lm", "gpt", "gpt2_ml", "gpt_shared", "gpt_unsegmented", "mt5",
+        "nezha", "nezha_hf", "nezha_lm", "nezha_long", "roformer", "roformer_lm",
         "roformer_sim", "roformer_v2", "roformer_v2_unilm", "simbert", "t5_1_1", "t5_1_1_cross_bias", "t5_cross_bias",
         "t5_pegasus",
     ],

@@ -164,6 +164,10 @@ def test_there_and_back(name: str, format: str, tmp_path: Path) -> None:
     made.save(tmp_path / "out", format=format)
     back = describe(tmp_path / "out")
     refuse(back.tensors.path, back.match)
+    if case.dialect == "llama2c" and format == "huggingface":
+        # There channels stand in another order; tests/checkpoints/test_options.py compares the scores.
+        assert back.config == made.config.but(position="rotary_halves")
+        return
     # transformers knows no WoBERT and no LaBSE: what it opens says BERT.
     family = FAMILIES[case.family].tables if format == "huggingface" else case.family
     assert (back.config, back.found.family, back.match.heads) == (made.config, family, made.network.heads)
