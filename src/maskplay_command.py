@@ -1,7 +1,7 @@
 """The command `maskplay` from its first moment: what must stand before the library is imported, which takes seconds.
 
-TensorFlow's notices are for users of TensorFlow. And Ctrl-C shall end the program whenever it comes: in the middle of
-the imports, or inside a library that loses it, as finalizers and callbacks from C++ do.
+Ctrl-C shall end the program whenever it comes: in the middle of the imports, or inside a library that loses it, as
+finalizers and callbacks from C++ do. And TensorFlow, where it is the backend, shall print no more than errors.
 """
 
 import os
@@ -16,7 +16,7 @@ TIMED = hasattr(signal, "setitimer")  # not on Windows
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     insist_on_interrupts()
     try:
         from maskplay.cli import main as run

@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads wait for each other longer than tiny tensors take
 
 TESTS = Path(__file__).parent
 
@@ -20,6 +21,8 @@ ONCE = (
     "checkpoints/test_torch_files.py",
     "checkpoints/test_torch_legacy.py",
     "laws",
+    "test_arrays.py",
+    "test_command.py",
     "test_config.py",
     "test_demo_data.py",
     "test_docs.py",

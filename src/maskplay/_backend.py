@@ -37,10 +37,10 @@ def fuses() -> bool:
 
 
 def seed(number: int) -> None:
-    """Seed whatever is drawn for initial weights and for dropout, 0 to 2³² - 1.
+    """Seed whatever Keras draws from outside its layers, 0 to 2³² - 1: for initial weights, and PyTorch for dropout.
 
-    As `keras.utils.set_random_seed`, which also seeds TensorFlow, and for that imports it (some seconds, and notices on
-    stderr) wherever it is installed.
+    `keras.utils.set_random_seed` also seeds TensorFlow, whose generators Keras does not use. For that it imports it
+    wherever it is installed, which takes seconds, and there each seed makes all compiled functions start anew.
     """
     import keras
     import numpy as np
@@ -51,8 +51,6 @@ def seed(number: int) -> None:
         import torch
 
         torch.manual_seed(number)
-    if keras.config.backend() == "tensorflow":
-        keras.utils.set_random_seed(number)
 
 
 def known(x: Any) -> np.ndarray | None:
