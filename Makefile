@@ -33,7 +33,8 @@ check: .venv/ready  ## lint, types, and the laws of the house
 test-backends: .venv-backends/ready  ## the suite under PyTorch and TensorFlow, and live parity with Hugging Face
 	KERAS_BACKEND=torch $(BACKEND) $(PYTEST) -m "not once"
 	KERAS_BACKEND=tensorflow $(BACKEND) $(PYTEST) -m "not once"
-	KERAS_BACKEND=jax $(BACKEND) $(PYTEST) tests/parity tests/checkpoints tests/text
+	KERAS_BACKEND=jax $(BACKEND) $(PYTEST) tests/parity/test_*_live.py tests/checkpoints/test_*tensorflow*.py \
+	  tests/checkpoints/test_torch_*.py tests/text
 
 clean:  ## remove the environments and caches
 	rm -rf .venv .venv-backends .pytest_cache .hypothesis .ruff_cache

@@ -9,6 +9,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads wait for each other longer than tiny tensors take
 
+# Tests compile thousands of small programs and run each a few times: XLA shall not polish them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
 TESTS = Path(__file__).parent
 
 # Where code computes no tensor: `make test` runs these under JAX, and `make test-backends` leaves them out.
