@@ -1,4 +1,4 @@
-"""A model whose gradients are its inputs, so that optimizers can be fed any gradients through Keras' compiled training."""
+"""A model whose gradients are its inputs: any gradients go through Keras' compiled training to an optimizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
