@@ -31,8 +31,8 @@ class Average(OptimizerWrapper):
         UserError: the momentum is out of range.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-        >>> model.set_weights([[[1.0]]])
+        >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
         >>> optimizer = Average(keras.optimizers.SGD(1.0), momentum=0.5)
         >>> for _ in range(2):  # θ = 2, then 3
         ...     optimizer.apply([-ops.ones((1, 1))], model.trainable_variables)
