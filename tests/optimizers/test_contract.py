@@ -84,7 +84,7 @@ def test_a_saved_run_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -
     assert not {id(each) for each in variables} & {id(each) for each in model.weights}
 
 
-@pytest.mark.parametrize("name", ["average", "layers"])
+@pytest.mark.parametrize("name", ["layers"])
 def test_compiled_is_eager(name: str) -> None:
     compiled, eager = fed(MADE[name][0]()), fed(MADE[name][0]())
     steps = gradients(3)

@@ -7,7 +7,7 @@ import pytest
 from maskplay.optimizers import adamw
 
 
-@pytest.mark.parametrize("steps", [1, 9, 12])
+@pytest.mark.parametrize("steps", [1, 9, 11])
 def test_the_rate_rises_and_falls(steps: int) -> None:
     optimizer = adamw(1e-3, steps)
     layer = keras.layers.Dense(2)
