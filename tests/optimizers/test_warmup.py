@@ -7,17 +7,18 @@ import pytest
 from maskplay.optimizers import adamw
 
 
-@pytest.mark.parametrize("steps", [1, 9, 100])
+@pytest.mark.parametrize("steps", [1, 9, 11])
 def test_the_rate_rises_and_falls(steps: int) -> None:
     optimizer = adamw(1e-3, steps)
     layer = keras.layers.Dense(2)
     layer.build((None, 3))
     optimizer.build(layer.trainable_variables)
     rates = []
-    for _ in range(steps):
+    for step in range(steps):
+        optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
-        optimizer.apply([keras.ops.zeros(variable.shape) for variable in layer.trainable_variables])
     assert max(rates) == pytest.approx(1e-3) and int(np.argmax(rates)) == steps // 10
+    optimizer.iterations.assign(steps)
     assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 

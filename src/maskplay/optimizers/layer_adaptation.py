@@ -1,0 +1,86 @@
+"""Layer adaptation: each weight moves in proportion to its own length. LAMB and LARS around any optimizer."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from maskplay.errors import UserError
+from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot
+
+__all__ = ["LayerAdaptation"]
+
+GAINS_AND_BIASES = ("(^|/)(bias|gamma|beta|scale)$",)
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class LayerAdaptation(OptimizerWrapper):
+    """Rescales the step of each weight to the length rate · ‖θ‖; its direction stays the inner optimizer's.
+
+    Around `Adam(weight_decay=…)` it is LAMB as published (arXiv:1904.00962), with the decay inside the ratio, where
+    Keras' `Lamb` has it outside; around `SGD` it is LARS (arXiv:1708.03888). A weight that is 0, or does not move, is
+    left to the inner optimizer. Source: kexue.fm/archives/7094.
+
+    Args:
+        inner: any Keras optimizer with one learning rate.
+        exclude: regular expressions; weights in whose paths one is found keep the inner step. By default biases and
+            the gains of normalizations.
+        limits: least and greatest ‖θ‖ that the ratio reckons with; None: whatever it is.
+
+    Raises:
+        UserError: the inner optimizer has no single learning rate, or limits that are not 0 ≤ least ≤ greatest.
+
+    Example:
+        >>> weight = keras.Variable([3.0, 4.0])
+        >>> optimizer = LayerAdaptation(keras.optimizers.SGD(0.1))
+        >>> optimizer.apply([ops.array([0.0, 7.0])], [weight])  # of length 0.1 · 5
+        >>> weight.numpy().tolist()
+        [3.0, 3.5]
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        exclude: Sequence[str] = GAINS_AND_BIASES,
+        limits: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(inner, **kwargs)
+        if not hasattr(inner, "learning_rate"):
+            raise UserError(f"LayerAdaptation: {inner.name} has no learning rate of its own; wrap what is inside it")
+        if limits is not None and not 0 <= limits[0] <= limits[1]:
+            raise UserError(f"LayerAdaptation: expected limits (least, greatest) from 0, found {limits!r}")
+        self.exclude = tuple(exclude)
+        self.limits = None if limits is None else (limits[0], limits[1])
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if not self.built:
+            super().build(variables)
+            patterns = [pattern for pattern in self.exclude if pattern not in GAINS_AND_BIASES]
+            paths_matching(patterns, variables, self.name)  # one that the user gave must be found somewhere
+            self._adapted = [not any(re.search(each, v.path) for each in self.exclude) for v in variables]
+
+    def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
+        adapted = [variable for variable in variables if self._adapted[self._get_variable_index(variable)]]
+        old = [snapshot(variable) for variable in adapted]
+        rate = ops.copy(ops.convert_to_tensor(self.learning_rate))  # of this step, which moves a schedule on
+        real = self.advance(grads, variables)
+        for variable, before in zip(adapted, old):
+            self.put(variable, before + self._rescaled(before, variable.value - before, rate), real)
+
+    def _rescaled(self, before: Any, change: Any, rate: Any) -> Any:
+        length, moved = _norm(before), _norm(change)
+        moves = ops.logical_and(length > 0, moved > 0)
+        if self.limits is not None:
+            length = ops.clip(length, *self.limits)
+        ratio = length * ops.cast(rate, length.dtype) / ops.where(moves, moved, 1.0)
+        return change * ops.cast(ops.where(moves, ratio, 1.0), change.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "exclude": list(self.exclude), "limits": self.limits}
+
+
+def _norm(x: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32"))))

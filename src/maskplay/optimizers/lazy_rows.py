@@ -1,0 +1,133 @@
+"""Rows of an embedding that no example of a batch used stand still, with any optimizer."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+from keras import ops
+
+from maskplay.errors import UserError
+from maskplay.optimizers.wrapper import OptimizerWrapper, chain, paths_matching, snapshot
+
+__all__ = ["LazyRows"]
+
+ACCUMULATOR = "gradient_accumulator"
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class LazyRows(OptimizerWrapper):
+    """Moves only the touched rows of some weights: those whose gradient is not all 0, in any batch of an accumulation.
+
+    An optimizer with momentum or decay also moves the rows of words that did not occur. Here such rows keep their
+    values, and so do the optimizer's slots for them. Touched rows get just what the inner optimizer did, which corrects
+    its bias by the count of all steps. Source: kexue.fm/archives/6869.
+
+    Args:
+        inner: any Keras optimizer.
+        patterns: regular expressions for the paths of the weights meant, of shape (rows, …), as `"embedding/token"`.
+        freeze_slots: False: slots go on as if there were no such wrapper, the rule of the post.
+        allow_partial: wrap optimizers whose slots mix rows (Adafactor, ScheduleFreeAdamW, Muon) all the same; only
+            the weights and slots of the weights' shape then stand still.
+
+    Raises:
+        UserError: when training starts: a pattern is found nowhere, a weight has no rows, or slots mix rows.
+        NotImplementedError: under `tf.distribute` with several replicas, of which each would see other gradients; use
+            `keras.distribution`.
+
+    Example:
+        >>> table = keras.Variable([[1.0], [1.0]], name="table")
+        >>> optimizer = LazyRows(keras.optimizers.SGD(0.5, weight_decay=0.5), ["table"])
+        >>> optimizer.apply([ops.array([[1.0], [0.0]])], [table])
+        >>> table.numpy().tolist()
+        [[0.25], [1.0]]
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        patterns: Iterable[str],
+        freeze_slots: bool = True,
+        allow_partial: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(inner, **kwargs)
+        self.patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        self.freeze_slots = freeze_slots
+        self.allow_partial = allow_partial
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if self.built:
+            return
+        strategy = getattr(self, "_distribution_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            raise NotImplementedError("LazyRows: tf.distribute sums gradients too late; use keras.distribution")
+        found = paths_matching(self.patterns, variables, self.name)
+        paths = {path for matches in found.values() for path in matches}
+        super().build(variables)
+        accumulates = any(each.gradient_accumulation_steps for each in chain(self.inner))
+        # Places in the list of the inner optimizer's variables; kept here, the variables would be saved twice.
+        self._slots: dict[int, list[int]] = {}
+        self._seen: dict[int, keras.Variable] = {}
+        for i, variable in enumerate(variables):
+            if variable.path in paths:
+                if len(variable.shape) < 2:
+                    shape = tuple(variable.shape)
+                    raise UserError(f"LazyRows: expected weights of shape (rows, …), found {shape}: {variable.path}")
+                self._slots[i] = self._slots_of(variable, variables)
+                if accumulates:
+                    rows = (variable.shape[0], *[1] * (len(variable.shape) - 1))
+                    self._seen[i] = self.add_variable(rows, name=f"{_prefix(variable)}seen_rows")
+
+    def _slots_of(self, variable: keras.Variable, variables: list[keras.Variable]) -> list[int]:
+        """Where the slots of a weight stand: by Keras, their names begin with the weight's path."""
+        slots = []
+        for i, slot in enumerate(self.inner.variables):
+            owners = [v for v in variables if slot.name.startswith(_prefix(v)) and tuple(v.shape) == tuple(slot.shape)]
+            owner = max(owners, key=lambda v: len(v.path), default=None)
+            if owner is variable and not slot.name.endswith(ACCUMULATOR):
+                slots.append(i)
+        if not self.allow_partial:
+            names = {self.inner.variables[i].name for i in slots}
+            for each in chain(self.inner):
+                coupled = isinstance(each, keras.optimizers.Adafactor | keras.optimizers.ScheduleFreeAdamW)
+                if isinstance(each, keras.optimizers.Muon):  # for what it leaves to Adam it has a second moment
+                    coupled = f"{_prefix(variable)}velocity" not in names
+                if coupled:
+                    raise UserError(
+                        f"LazyRows: {each.name} has state for {variable.path} in which rows mix; allow_partial=True to "
+                        "let that state go on for all rows"
+                    )
+        return slots
+
+    def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
+        lazy = []
+        for grad, variable in zip(grads, variables):
+            i = self._get_variable_index(variable)
+            if i in self._slots and grad is not None:
+                touched = _touched(grad)
+                if i in self._seen:
+                    touched = ops.logical_or(touched, self._seen[i].value > 0)
+                slots = [self.inner.variables[at] for at in self._slots[i]] if self.freeze_slots else []
+                kept = [variable, *slots]
+                lazy.append((touched, self._seen.get(i), kept, [snapshot(each) for each in kept]))
+        real = self.advance(grads, variables)
+        for touched, seen, kept, old in lazy:
+            moves = ops.logical_or(touched, ops.logical_not(real))
+            for each, before in zip(kept, old):
+                each.assign(ops.where(moves, each.value, before))
+            if seen is not None:
+                seen.assign(ops.cast(ops.logical_and(touched, ops.logical_not(real)), seen.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"freeze_slots": self.freeze_slots, "allow_partial": self.allow_partial}
+        return {**super().get_config(), "patterns": list(self.patterns), **own}
+
+
+def _prefix(variable: keras.Variable) -> str:
+    return variable.path.replace("/", "_") + "_"
+
+
+def _touched(grad: Any) -> Any:
+    """Which rows have any gradient: booleans (rows, 1, …)."""
+    grad = ops.convert_to_tensor(grad)  # TensorFlow's embeddings give IndexedSlices
+    return ops.any(ops.not_equal(grad, 0), axis=tuple(range(1, len(grad.shape))), keepdims=True)

@@ -1,0 +1,82 @@
+"""Learning rates of their own for weights by their paths, with any optimizer."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import keras
+
+from maskplay.errors import UserError
+from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot
+
+__all__ = ["ParameterRates"]
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class ParameterRates(OptimizerWrapper):
+    """Makes the steps of some weights longer or shorter: θ ← θ + factor · (the inner optimizer's step).
+
+    Where a step is proportional to the rate, as in Keras' optimizers, this is a learning rate times `factor`, decay
+    included. Source: kexue.fm/archives/6418, there by reparametrization.
+
+    Args:
+        inner: any Keras optimizer.
+        factors: a regular expression, looked for in each weight's path (`encoder/block_3/attention/query/kernel`), and
+            its factor from 0; where several are found the factors multiply. 0 freezes.
+
+    Raises:
+        UserError: a negative factor, or, when training starts, a pattern that is found nowhere.
+
+    Example:
+        >>> kernel, bias = keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="bias")
+        >>> optimizer = ParameterRates(keras.optimizers.SGD(0.25), {"bias": 2})
+        >>> optimizer.apply([keras.ops.ones(1), keras.ops.ones(1)], [kernel, bias])
+        >>> kernel.numpy().tolist(), bias.numpy().tolist()
+        ([0.75], [0.5])
+    """
+
+    def __init__(self, inner: keras.optimizers.Optimizer, factors: Mapping[str, float], **kwargs: Any) -> None:
+        super().__init__(inner, **kwargs)
+        for pattern, factor in factors.items():
+            if not 0 <= factor < math.inf:
+                raise UserError(f"ParameterRates: expected a factor from 0 for {pattern!r}, found {factor!r}")
+        self.factors = dict(factors)
+
+    @classmethod
+    def layer_decay(cls, inner: keras.optimizers.Optimizer, decay: float, blocks: int, **kwargs: Any) -> Self:
+        """Rates that shrink from the heads down: layer-wise learning rate decay (arXiv:1801.06146, section 3.2).
+
+        Args:
+            inner: any Keras optimizer.
+            decay: the factor from one block to the one below, as 0.9.
+            blocks: of the encoder, `config.num_layers`. Heads have the full rate, the last block `decay` times that,
+                the embeddings below the first block `decay ** (blocks + 1)`.
+
+        Example:
+            >>> rates = ParameterRates.layer_decay(keras.optimizers.Adam(2e-5), 0.5, blocks=2)
+            >>> rates.factors
+            {'(^|/)embedding/': 0.125, '(^|/)block_0/': 0.25, '(^|/)block_1/': 0.5}
+        """
+        depths = ["embedding", *(f"block_{i}" for i in range(blocks))]
+        factors = {f"(^|/){name}/": decay ** (len(depths) - i) for i, name in enumerate(depths)}
+        return cls(inner, factors, **kwargs)
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if not self.built:
+            found = paths_matching(self.factors, variables, self.name)
+            super().build(variables)
+            self._products = [
+                math.prod(self.factors[pattern] for pattern, paths in found.items() if variable.path in paths)
+                for variable in variables
+            ]
+
+    def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
+        products = [self._products[self._get_variable_index(variable)] for variable in variables]
+        changed = [(variable, product) for variable, product in zip(variables, products) if product != 1]
+        old = [snapshot(variable) for variable, _ in changed]
+        real = self.advance(grads, variables)
+        for (variable, product), before in zip(changed, old):
+            self.put(variable, before + product * (variable.value - before) if product else before, real)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factors": dict(self.factors)}

@@ -1,0 +1,218 @@
+"""What all optimizer wrappers share: an optimizer around an optimizer, of which it only sees steps.
+
+The wrapper's variables are its own and the inner ones; rate, clock, loss scale and decay are the inner optimizer's. A
+*real* step is one on which the inner clock moved: with `gradient_accumulation_steps=k` one call in k. Everything a
+wrapper does happens on real steps only, by `ops.where`, so it compiles on every backend.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from maskplay.errors import UserError
+
+__all__ = ["OptimizerWrapper"]
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class OptimizerWrapper(keras.optimizers.Optimizer):
+    """An optimizer that steps by another one; alone it changes nothing. Subclasses override `step`.
+
+    Args:
+        inner: any Keras optimizer but `LossScaleOptimizer`, which belongs around the wrappers (`compile` puts it there
+            under mixed_float16).
+        name: for error messages and saved files.
+
+    Raises:
+        UserError: `inner` is no such optimizer, or got an argument that belongs to it (`weight_decay`, `clipnorm`, …).
+
+    Example:
+        >>> class Halved(OptimizerWrapper):
+        ...     def step(self, grads, variables):
+        ...         old = [snapshot(variable) for variable in variables]
+        ...         real = self.advance(grads, variables)
+        ...         for variable, before in zip(variables, old):
+        ...             self.put(variable, (before + variable.value) / 2, real)
+        >>> weight = keras.Variable([1.0, 2.0])
+        >>> optimizer = Halved(keras.optimizers.SGD(0.5))
+        >>> optimizer.apply([ops.ones(2)], [weight])
+        >>> weight.numpy().tolist()
+        [0.75, 1.75]
+    """
+
+    def __init__(self, inner: keras.optimizers.Optimizer, name: str | None = None, **misplaced: Any) -> None:
+        kind = type(self).__name__
+        if not isinstance(inner, keras.optimizers.Optimizer):
+            raise UserError(f"{kind}: expected a Keras optimizer to wrap, found {inner!r}")
+        if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+            raise UserError(f"{kind}: LossScaleOptimizer goes outside: LossScaleOptimizer({kind}(…))")
+        if misplaced:
+            raise UserError(f"{kind}: takes no {', '.join(misplaced)}; give it to the inner optimizer")
+        # A callable rate, because a number would become a variable that nothing uses.
+        super().__init__(learning_rate=lambda: inner.learning_rate, name=name)
+        self.inner = inner
+
+    def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
+        """One call of the optimizer. A wrapper calls `advance` in the middle and keeps snapshots in local variables.
+
+        Args:
+            grads: one tensor (under TensorFlow perhaps `IndexedSlices`) or None for each variable.
+            variables: those given to `apply`, all or some of those the optimizer was built for.
+        """
+        self.advance(grads, variables)
+
+    def advance(self, grads: list[Any], variables: list[keras.Variable]) -> Any:
+        """The inner optimizer's step; True, as a tensor, where it was a real one. Counts real steps."""
+        before = ops.copy(ops.convert_to_tensor(self.inner.iterations))
+        self.inner.apply(grads, variables)
+        real = ops.not_equal(ops.convert_to_tensor(self.inner.iterations), before)
+        self._iterations.assign_add(ops.cast(real, self._iterations.dtype))
+        return real
+
+    @property
+    def real_steps(self) -> Any:
+        """Real steps so far, an integer tensor."""
+        return ops.convert_to_tensor(self._iterations)
+
+    def put(self, variable: keras.Variable, value: Any, real: Any) -> None:
+        """Give a weight a new value, under its constraint, where the step was a real one."""
+        value = ops.cast(value, variable.dtype)
+        if variable.constraint is not None:
+            value = variable.constraint(value)
+        variable.assign(ops.where(real, value, variable.value))
+
+    def slots(self, name: str) -> list[keras.Variable | None]:
+        """One variable per weight that starts with the weight's value (as it is when the optimizer is built).
+
+        None where Keras writes the gradient itself into the weight (scales of float8).
+        """
+
+        def slot(variable: keras.Variable) -> keras.Variable | None:
+            if getattr(variable, "overwrite_with_gradient", False):
+                return None
+            # A copy: two JAX variables that share a buffer cannot both be donated to a compiled step.
+            start = lambda shape, dtype=None: ops.cast(snapshot(variable), dtype)  # noqa: E731
+            return self.add_variable_from_reference(variable, name=name, initializer=start)
+
+        return [slot(variable) for variable in self._trainable_variables]
+
+    # What Keras calls
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the inner optimizer's variables; a subclass makes its own after `super().build(variables)`."""
+        if not self.inner.built:
+            self.inner.build(variables)
+        super().build(variables)
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Iterable[keras.Variable] | None = None) -> None:
+        grads = list(grads)
+        if not grads:
+            return
+        if not self.built:
+            if trainable_variables is None:
+                raise UserError(f"{self.name}: not built yet; call build(variables) or apply(grads, variables)")
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        if len(grads) != len(variables):
+            raise UserError(f"{self.name}: expected {len(variables)} gradients, one per weight, found {len(grads)}")
+        self._check_variables_are_known(variables)
+        self.step(grads, variables)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return self._variables + self.inner.variables
+
+    @property
+    def iterations(self) -> Any:
+        return self.inner.iterations
+
+    @property
+    def learning_rate(self) -> Any:
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self.inner.learning_rate = learning_rate
+
+    @property
+    def loss_scale_factor(self) -> float | None:
+        return self.inner.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor: float | None) -> None:
+        if hasattr(self, "inner"):  # Keras sets it once before there is one
+            self.inner.loss_scale_factor = factor
+
+    def scale_loss(self, loss: Any) -> Any:
+        return self.inner.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
+        self.inner.finalize_variable_values(var_list)
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        self.inner.exclude_from_weight_decay(var_list, var_names)
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    # Keras walks to the inner optimizer by itself, so each saves what is its own.
+
+    def save_own_variables(self, store: Any) -> None:
+        for i, variable in enumerate(self._variables):
+            store[str(i)] = ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store: Any) -> None:
+        if len(store.keys()) != len(self._variables):
+            raise UserError(
+                f"{self.name}: expected {len(self._variables)} saved variables, found {len(store.keys())}; "
+                "build the optimizer for the same weights first"
+            )
+        for i, variable in enumerate(self._variables):
+            variable.assign(store[str(i)])
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
+        # A copy, because Keras writes the objects it makes into the config it is given.
+        inner = keras.saving.deserialize_keras_object(deepcopy(config["inner"]), custom_objects=custom_objects)
+        return cls(**{**config, "inner": inner})
+
+
+def snapshot(variable: keras.Variable) -> Any:
+    """A variable's value of now; without the copy PyTorch's and TensorFlow's would change with the variable."""
+    return ops.copy(ops.stop_gradient(variable.value))
+
+
+def chain(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:
+    """An optimizer and all it works through, from the outside in: wrappers, loss scale, Keras' MultiOptimizer."""
+    yield optimizer
+    inside = getattr(optimizer, "inner", None) or getattr(optimizer, "inner_optimizer", None)
+    for each in [inside] if inside is not None else getattr(optimizer, "optimizers", []):
+        yield from chain(each)
+
+
+def paths_matching(patterns: Iterable[str], variables: Iterable[keras.Variable], owner: str) -> dict[str, list[str]]:
+    """For each pattern the paths of the variables in which it is found (`re.search`).
+
+    Raises:
+        UserError: a pattern is not a regular expression, or is found nowhere: it would silently do nothing.
+    """
+    paths = [variable.path for variable in variables]
+    found = {}
+    for pattern in patterns:
+        try:
+            found[pattern] = [path for path in paths if re.search(pattern, path)]
+        except re.error as error:
+            raise UserError(f"{owner}: {pattern!r} is not a regular expression: {error}") from None
+        if not found[pattern]:
+            some = ", ".join(paths[:3])
+            raise UserError(f"{owner}: the pattern {pattern!r} is found in no weight's path; paths are like {some}")
+    return found

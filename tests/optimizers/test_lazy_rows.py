@@ -1,0 +1,147 @@
+"""Rows that nothing touched stand still to the last bit; the others do what the inner optimizer did."""
+
+import keras
+import numpy as np
+import pytest
+
+from maskplay import _backend
+from maskplay.errors import UserError
+from maskplay.optimizers import LazyRows
+from optimizers.fed import arrays, far, fed, feed, gradients, same
+
+TABLE = {"token/embeddings": (6, 3), "head/kernel": (3, 2)}
+RATE, DECAY = 0.05, 0.1
+
+
+def sparse(steps: int, rows: int = 2) -> list[list[np.ndarray]]:
+    """Gradients that touch a few rows of the table a step, never the last one."""
+    random = np.random.default_rng(5)
+    made = gradients(steps, TABLE)
+    for step in made:
+        touched = random.choice(5, rows, replace=False)
+        step[0][[row for row in range(6) if row not in touched]] = 0
+    return made
+
+
+def adam(**kwargs) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(RATE, weight_decay=DECAY, **kwargs)
+
+
+def slots(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
+    """The table's momentum and velocity."""
+    return arrays(
+        v for v in optimizer.variables if "embeddings_" in v.name and v.name.endswith(("momentum", "velocity"))
+    )
+
+
+def lazy_adam(table: np.ndarray, steps: list[np.ndarray]) -> list[np.ndarray]:
+    """Table, momentum and velocity, in float64."""
+    table = np.asarray(table, "float64")
+    m, v = np.zeros_like(table), np.zeros_like(table)
+    for t, g in enumerate(steps, 1):
+        for row in np.flatnonzero(g.any(axis=1)):
+            m[row] = 0.9 * m[row] + 0.1 * g[row]
+            v[row] = 0.999 * v[row] + 0.001 * g[row] ** 2
+            step = m[row] / (1 - 0.9**t) / (np.sqrt(v[row]) / np.sqrt(1 - 0.999**t) + 1e-7)
+            table[row] -= RATE * DECAY * table[row] + RATE * step
+    return [table, m, v]
+
+
+def test_touched_rows_move_and_others_do_not() -> None:
+    model = fed(LazyRows(adam(), ["embeddings"]), TABLE)
+    start = model.get_weights()
+    steps = sparse(6)
+    before = [start[0], np.zeros((6, 3)), np.zeros((6, 3))]
+    for step in steps:
+        after = [feed(model, [step])[-1][0], *slots(model.optimizer)]
+        still = ~step[0].any(axis=1)
+        assert still.sum() == 4
+        for old, new in zip(before, after):
+            assert np.array_equal(old[still], new[still]) and not np.isclose(old[~still], new[~still]).any()
+        before = after
+    assert far(before, lazy_adam(start[0], [step[0] for step in steps])) < 1e-5
+    # Other weights are none of its business.
+    plain = fed(adam(), TABLE)
+    assert np.array_equal(feed(plain, steps)[-1][1], model.get_weights()[1])
+
+
+def test_as_torch_sparse_adam() -> None:
+    if keras.config.backend() != "torch":
+        pytest.skip("PyTorch is compared with where it is imported anyway")
+    import torch
+
+    steps = sparse(5)
+    model = fed(LazyRows(keras.optimizers.Adam(RATE), ["embeddings"]), TABLE)
+    table = torch.nn.Parameter(torch.tensor(np.array(model.get_weights()[0])))
+    optimizer = torch.optim.SparseAdam([table], RATE, eps=1e-7)
+    for step in steps:
+        table.grad = torch.tensor(step[0]).to_sparse(1)
+        optimizer.step()
+    assert far([feed(model, steps)[-1][0]], [table.detach().cpu().numpy()]) < 2e-6
+
+
+def test_all_touched_is_the_inner_optimizer() -> None:
+    steps = gradients(3, TABLE)
+    lazy, plain = fed(LazyRows(adam(), ["embeddings"]), TABLE), fed(adam(), TABLE)
+    assert same(feed(lazy, steps)[-1], feed(plain, steps)[-1])
+
+
+def test_slots_that_go_on() -> None:
+    steps = sparse(4)
+    lazy, plain = fed(LazyRows(adam(), ["embeddings"], freeze_slots=False), TABLE), fed(adam(), TABLE)
+    start = lazy.get_weights()[0]
+    after = feed(lazy, steps)
+    feed(plain, steps)
+    assert same(slots(lazy.optimizer), slots(plain.optimizer))
+    for old, new, step in zip([start, *(each[0] for each in after)], [each[0] for each in after], steps):
+        still = ~step[0].any(axis=1)
+        assert np.array_equal(old[still], new[still]) and not np.isclose(old[~still], new[~still]).any()
+
+
+def test_touched_in_any_batch_of_an_accumulation() -> None:
+    steps = gradients(6, TABLE)
+    for step, rows in zip(steps, ([0], [], [1, 2], [3], [3], [])):
+        step[0][[row for row in range(6) if row not in rows]] = 0
+    model = fed(LazyRows(adam(gradient_accumulation_steps=3), ["embeddings"]), TABLE)
+    start = model.get_weights()[0]
+    first, second = (feed(model, steps[at : at + 3])[-1][0] for at in (0, 3))
+    moved = [(old != new).all(axis=1).tolist() for old, new in ((start, first), (first, second))]
+    assert moved == [[True, True, True, False, False, False], [False, False, False, True, False, False]]
+    assert np.array_equal(start[4:], second[4:])
+    joined = [[np.mean(each, axis=0) for each in zip(*steps[at : at + 3])] for at in (0, 3)]
+    assert far([feed(fed(LazyRows(adam(), ["embeddings"]), TABLE), joined)[-1][0]], [second]) < 1e-6
+
+
+def test_an_embedding_layer() -> None:
+    """T4: under TensorFlow its gradient is no tensor."""
+    _backend.seed(0)
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 4), keras.layers.Flatten()])
+    model.compile(LazyRows(adam(), ["embeddings"]), "mse")
+    before = model.get_weights()[0]
+    tokens = np.array([[1, 3], [3, 3], [1, 3], [3, 1]])
+    model.fit(tokens, np.ones((4, 8)), batch_size=2, verbose=0)
+    moved = (model.get_weights()[0] != before).all(axis=1)
+    assert moved.tolist() == [False, True, False, True, False]
+    assert (model.get_weights()[0] == before)[[0, 2, 4]].all()
+
+
+def test_slots_that_mix_rows_are_refused() -> None:
+    weights = fed(adam(), TABLE).trainable_variables
+    for inner in (keras.optimizers.Adafactor(), keras.optimizers.ScheduleFreeAdamW(), keras.optimizers.Muon()):
+        with pytest.raises(UserError, match="in which rows mix"):
+            LazyRows(inner, ["kernel"]).build(weights)
+    LazyRows(keras.optimizers.Muon(), ["embeddings"]).build(weights)  # Muon leaves embeddings to Adam
+    LazyRows(keras.optimizers.Adafactor(), ["kernel"], allow_partial=True).build(weights)
+    with pytest.raises(UserError, match=r"shape \(rows, …\), found \(4,\)"):
+        LazyRows(adam(), ["bias"]).build([keras.Variable(np.zeros(4), name="bias")])
+
+
+def test_replicas_of_tensorflow_are_refused() -> None:
+    optimizer = LazyRows(adam(), ["embeddings"])
+
+    class Strategy:
+        num_replicas_in_sync = 2
+
+    object.__setattr__(optimizer, "_distribution_strategy", Strategy())
+    with pytest.raises(NotImplementedError, match="keras.distribution"):
+        optimizer.build(fed(adam(), TABLE).trainable_variables)
