@@ -14,7 +14,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 
 TESTS = Path(__file__).parent
 
-# Where code computes no tensor: `make test` runs these under JAX, and `make test-backends` leaves them out.
+# Where code computes no tensor, or much that is Keras' own: `make test` runs these under JAX, `make test-backends` not.
 ONCE = (
     "checkpoints/test_crc32c.py",
     "checkpoints/test_npz_files.py",
@@ -24,6 +24,7 @@ ONCE = (
     "checkpoints/test_torch_files.py",
     "checkpoints/test_torch_legacy.py",
     "laws",
+    "parity/test_cast_precision.py",
     "test_arrays.py",
     "test_command.py",
     "test_config.py",

@@ -192,7 +192,12 @@ class LanguageModel(keras.Model):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict(), "heads": list(self.heads)}
+        config = {**super().get_config(), "config": self.config.to_dict(), "heads": list(self.heads)}
+        policies = {layer.path: layer.dtype_policy for layer in self._flatten_layers() if layer.quantization_mode}
+        if policies:  # after quantize(…): which layers it reached, for `from_config` to make them so
+            policy = getattr(self.dtype_policy, "default_policy", self.dtype_policy)
+            config["dtype"] = keras.dtype_policies.DTypePolicyMap(policy.name, policies)
+        return config
 
 
 def named_weights(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def save(
 
 
 def _arrays(network: LanguageModel) -> dict[str, np.ndarray]:
+    if any(layer.quantization_mode for layer in network._flatten_layers()):
+        raise CheckpointError("save: a quantized network is Keras' own to write: network.save('name.keras')")
     return {name: np.asarray(weight.numpy(), "float32") for name, weight in named_weights(network).items()}
 
 

@@ -32,6 +32,7 @@ class Visibility(keras.layers.Layer):
     def __init__(self, pad_id: int | None = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pad_id = pad_id
+        self.built = True  # no weights
 
     def call(
         self,
@@ -95,7 +96,7 @@ class Attention(keras.layers.Layer):
 
     Returns:
         `(batch, queries, output_size)`; with a cache or details a tuple
-        `(output, cache | None, probabilities | None, scores | None)`.
+        `(output, cache, probabilities | None, scores | None)`, the cache empty where none was given.
 
     Example:
         >>> Attention(2, 4)(ops.ones((1, 3, 8)), causal=True).shape
@@ -217,7 +218,8 @@ class Attention(keras.layers.Layer):
         output = self.output_dense(ops.reshape(mixed, (-1, self.num_heads * self.head_size)))
         output = ops.reshape(output, (-1, length, output.shape[-1]))
         if details or cache is not None:
-            return (output, cache, probabilities, scores) if details else (output, cache, None, None)
+            # An empty cache, not None: a functional model's layers may put out nothing but tensors.
+            return (output, cache or {}, probabilities, scores) if details else (output, cache, None, None)
         return output
 
     def _written_out(

@@ -110,7 +110,9 @@ class Embedding(keras.layers.Layer):
         Where tokens are projected first, x is `(…, hidden)` and goes back through the same projection.
         """
         if self.config.embedding == "projected_first":
-            x = ops.matmul(x, ops.transpose(ops.cast(self.projection.kernel, x.dtype)))
+            # The kernel as the layer applies it, also when it is quantized or has LoRA beside it.
+            kernel = self.projection(ops.eye(self.config.size_of_embedding, dtype=x.dtype))
+            x = ops.matmul(x, ops.transpose(ops.cast(kernel, x.dtype)))
         return self.token(x, reverse=True)
 
     def compute_output_shape(self, tokens_shape: Any, **others: Any) -> Any:

@@ -119,7 +119,7 @@ class GatedAttention(keras.layers.Layer):
         mixed = ops.einsum("bhqk,bkhd->bqhd", self.dropout(probabilities, training=training), value)[:, :, 0]
         output = self.outer(ops.reshape(gate * mixed, (-1, self.inner_size)))
         output = ops.reshape(output, (-1, length, output.shape[-1]))
-        return (output, cache, probabilities, scores) if details or cache is not None else output
+        return (output, cache or {}, probabilities, scores) if details or cache is not None else output
 
     def _scaled(self, x: Any, name: str) -> Any:
         x = x * ops.cast(getattr(self, f"{name}_gamma"), x.dtype)

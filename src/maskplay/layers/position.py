@@ -95,6 +95,7 @@ class Rotary(keras.layers.Layer):
         super().__init__(**kwargs)
         self.base = base
         self.interleaved = interleaved
+        self.built = True  # no weights; quantising a model asks this of every layer
 
     def call(self, x: Any, positions: Any) -> Any:
         size = x.shape[-1]
@@ -132,6 +133,10 @@ class Places(keras.layers.Layer):
         >>> Places()(ops.ones((2, 3))).tolist()
         [[0, 1, 2]]
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.built = True
 
     def call(self, tokens: Any) -> Any:
         return ops.arange(ops.shape(tokens)[1], dtype="int32")[None]
@@ -175,6 +180,7 @@ class RelativeSinusoids(keras.layers.Layer):
         super().__init__(**kwargs)
         self.limit = limit
         self.size = size
+        self.built = True
 
     def call(self, distance: Any) -> Any:
         # The table's row r stands for the distance r - limit, but its angles are those of the place r.
