@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -48,9 +49,7 @@ def seed(number: int) -> None:
     random.seed(number)
     np.random.seed(number)
     if keras.config.backend() == "torch":
-        import torch
-
-        torch.manual_seed(number)
+        import_module("torch").manual_seed(number)
 
 
 def known(x: Any) -> np.ndarray | None:
@@ -74,19 +73,16 @@ def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable
     """
     import keras
 
+    # By name: those that are not chosen need not be installed.
+    backend = import_module(keras.config.backend())
     if keras.config.backend() == "jax":
-        import jax
 
         def run(values: list[Any], *arguments: Any) -> Any:
             with keras.StatelessScope(state_mapping=list(zip(variables, values))):
                 return function(*arguments)
 
-        fast = jax.jit(run)
+        fast = backend.jit(run)
         return lambda *arguments: fast([variable.value for variable in variables], *arguments)
     if keras.config.backend() == "tensorflow":
-        import tensorflow
-
-        return tensorflow.function(function, reduce_retracing=True)
-    import torch
-
-    return torch.no_grad()(function)
+        return backend.function(function, reduce_retracing=True)
+    return backend.no_grad()(function)
