@@ -154,7 +154,7 @@ def test_a_hierarchical_model_reads_longer_texts_and_short_ones_as_before() -> N
     short.build()
     short.set_weights(long.get_weights())
     np.testing.assert_allclose(
-        ops.convert_to_numpy(long(TOKENS[:, :4])), ops.convert_to_ops.convert_to_numpy(short(TOKENS[:, :4])), atol=1e-5
+        ops.convert_to_numpy(long(TOKENS[:, :4])), ops.convert_to_numpy(short(TOKENS[:, :4])), atol=1e-5
     )
 
 

@@ -26,7 +26,8 @@ def networks() -> list[str]:
     found: dict[str, str] = {}
     for name, case in CASES.items():
         found.setdefault(alike.get(case.family, case.family), name)
-    return [*found.values(), "bert_condition", "bert_key_size", "albert_brightmart_preln"]
+    return [*found.values(), "bert_condition", "bert_key_size", "bert_residual", "albert_hf_groups",
+            "albert_brightmart_preln", "electra_hf_generator"]  # fmt: skip
 
 
 ENCODERS = [name for name, case in CASES.items() if case.mask == "padding()" and not case.two_sided]
