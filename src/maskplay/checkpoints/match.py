@@ -170,7 +170,8 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
             result.problems.append(f"{name} and {actual[spelled]} are the same tensor twice")
         actual[spelled] = name
 
-    ours = weight_shapes(config, HEADS)
+    able = _heads_of(found.family) | ({name.split("/")[0] for name in actual} & set(HEADS))
+    ours = weight_shapes(config, able)
     rows = table.rows(config) if table else [Row(name, name) for name in ours]
     every = {row.ours: row for row in rows}
     present = {row.ours.split("/")[0] for row in rows if row.theirs in actual} & set(HEADS)
@@ -228,6 +229,12 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
         result.problems.append(f"left over {_some(result.left_over)}")
     result.passed_over += list(tensors.skipped)
     return result
+
+
+def _heads_of(family: str) -> set[str]:
+    """The heads that some checkpoint of the family may have."""
+    names = {ours.split("/")[0] for table in TABLES if table.family == FAMILIES[family].tables for ours in table.names}
+    return names & set(HEADS) | set(FAMILIES[family].heads)
 
 
 def adapt(source: Match, given: Config, family: str, wanted: Config, heads: tuple[str, ...] | None) -> Match:
