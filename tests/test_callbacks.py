@@ -55,10 +55,10 @@ def data(seed: int = 0, examples: int = 8 * STEPS) -> Batches:
     return Batches(tokens.tolist(), targets=(tokens.sum(axis=1) > 150).astype("int32"), batch_size=8, seed=seed)
 
 
-def run(folder: Path, stop: int | None = None, **options) -> tuple[Resume, list[np.ndarray]]:
+def run(folder: Path, stop: int | keras.callbacks.Callback | None = None, **options) -> tuple[Resume, list[np.ndarray]]:
     resume = Resume(folder, {"seed": 0}, **{"every": 0, **options})
     trained = model()
-    extra = [] if stop is None else [Stop(stop)]
+    extra = [] if stop is None else [stop if isinstance(stop, keras.callbacks.Callback) else Stop(stop)]
     resume.fit(trained, data(), EPOCHS, dev(), extra)
     return resume, [keras.ops.convert_to_numpy(weight) for weight in trained.weights]
 
@@ -86,6 +86,19 @@ def test_a_stopped_run_ends_like_a_whole_one(whole, tmp_path: Path, stop: int, m
     assert resume.history == whole[0].history
     for one, other in zip(weights, whole[1]):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_run_stopped_between_epochs_begins_the_next_with_no_sums(whole, tmp_path: Path) -> None:
+    class StopBetween(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs=None) -> None:
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "running", StopBetween())
+    assert Resume(tmp_path / "running", {"seed": 0}).epoch == 1
+    resume, _ = run(tmp_path / "running")
+    assert resume.history == whole[0].history
 
 
 def test_stopped_again_and_again(whole, tmp_path: Path, monkeypatch) -> None:

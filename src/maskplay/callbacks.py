@@ -145,7 +145,10 @@ class Resume(keras.callbacks.Callback):
         self._first = self.batch
         # After Keras has set the metrics to 0.
         if self._pending is not None:
-            for group, variables in self._groups().items():
+            groups = self._groups()
+            if not self.batch:
+                del groups["metric"]  # saved at an epoch's end: the sums are those of the validation
+            for group, variables in groups.items():
                 assign(variables, self._pending, group, self.folder / STATE)
             self._pending = None
 
