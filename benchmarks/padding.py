@@ -18,10 +18,12 @@ import time
 import zipfile
 from pathlib import Path
 
+import maskplay as mp  # before Keras: it chooses a backend that is installed
+
+# isort: split
 import keras
 import numpy as np
 
-import maskplay as mp
 from maskplay.batches import Batches
 
 DATA = Path(os.environ.get("MASKPLAY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

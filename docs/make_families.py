@@ -7,6 +7,9 @@ largest difference of any hidden state from the original's in tests/parity/cases
 import sys
 from pathlib import Path
 
+import maskplay  # noqa: F401 (before Keras: it chooses a backend that is installed)
+
+# isort: split
 import keras
 
 ROOT = Path(__file__).resolve().parents[1]

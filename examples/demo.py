@@ -16,10 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import maskplay as mp  # before Keras: it chooses a backend that is installed
+
+# isort: split
 import keras
 import numpy as np
 
-import maskplay as mp
 from maskplay import demo
 from maskplay.tables import Example, read_examples, split
 

@@ -28,6 +28,19 @@ def broken_texts(texts: dict[str, str]) -> list[str]:
     return found
 
 
+def late_choices(texts: dict[str, str]) -> list[str]:
+    """Each program whose first import of Keras stands before that of maskplay: without KERAS_BACKEND, Keras alone
+    asks for TensorFlow, which need not be installed."""
+    found = []
+    for name, text in texts.items():
+        programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL) if name.endswith(".md") else [text]
+        for program in programs:
+            lines = re.findall(r"^(?:import|from) (keras|maskplay)\b", program, re.MULTILINE)
+            if "maskplay" in lines and lines[0] == "keras":
+                found.append(name)
+    return found
+
+
 def tracked() -> dict[str, str]:
     """The text files that git tracks."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
@@ -43,6 +56,16 @@ def tracked() -> dict[str, str]:
 
 def test_tracked_text_is_clean() -> None:
     assert broken_texts(tracked()) == []
+
+
+def test_maskplay_is_imported_before_keras() -> None:
+    shown = {name: text for name, text in tracked().items() if name.startswith(("README", "docs/", "examples/"))}
+    assert len(shown) > 5 and late_choices(shown) == []
+
+
+def test_flags_a_late_choice() -> None:
+    block = "```python\nimport keras\nimport maskplay as mp\n```\n"
+    assert late_choices({"a.md": "import maskplay\n" + block, "b.py": "import maskplay\nimport keras\n"}) == ["a.md"]
 
 
 def test_flags_machine_paths_hosts_and_leftovers() -> None:
