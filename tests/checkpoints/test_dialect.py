@@ -76,6 +76,13 @@ def test_activations_are_written_as_transformers_calls_them() -> None:
     assert config_file(t5, "t5", ["lm"])["feed_forward_proj"] == "gelu_new"
 
 
+def test_transformers_mt5_does_not_scale() -> None:
+    changes = {"num_decoder_layers": 1, "head_size": 4, "activation": "gated_gelu_tanh"}
+    assert config_file(pretrained("mt5", ["lm"], **changes).config, "mt5", ["lm"])["tie_word_embeddings"] is False
+    with pytest.raises(mp.CheckpointError, match="never scales"):
+        config_file(pretrained("mt5", ["lm"], scores="own_scaled", **changes).config, "mt5", ["lm"])
+
+
 def test_albert_projects_though_the_widths_are_equal(tmp_path: Path) -> None:
     b = pretrained("albert", ["mlm"], embedding_size=8)
     b.save(tmp_path / "hf", format="huggingface")

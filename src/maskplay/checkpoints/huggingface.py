@@ -245,6 +245,8 @@ def config_file(config: Config, family: str, heads: Iterable[str]) -> dict[str, 
     _check(config, family)
     if "mlm" in heads and not scores_alike(config, family):
         raise CheckpointError(f"transformers' {family} scores through gelu, not {config.activation}; save as maskplay")
+    if family == "mt5" and config.scores.endswith("_scaled"):
+        raise CheckpointError("transformers' mt5 never scales what it scores; save as maskplay")
     values = write_config(config, family)
     values.pop("hidden_act_form", None)
     act = {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation)
