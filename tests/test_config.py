@@ -31,6 +31,7 @@ def test_round_trip_and_change() -> None:
         ({"num_layers": True}, "num_layers: expected an integer"),
         ({"num_layers": -1}, "num_layers"),
         ({"intermediate_size": 2**31}, "intermediate_size"),
+        ({"num_layers": 10**9}, "num_layers: expected an integer from 0 to 4096, found 1000000000"),
         ({"num_heads": 5}, "hidden_size 32 is not a multiple of num_heads 5"),
         ({"head_size": 0}, "head_size"),
         ({"dropout": 1.0}, "dropout: expected a rate below 1"),

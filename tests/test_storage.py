@@ -74,6 +74,7 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
         (b'{"a": }', "line 1, column 7"),
         (b'{"a": "\xff"}', "expected UTF-8, found byte 0xff at 7"),
         (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "more than 4300 digits"),
         (b" " * (JSON_LIMIT + 1), "at most 64 MiB"),
     ],
 )

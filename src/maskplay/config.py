@@ -113,9 +113,12 @@ class Config:
                 continue
             if field.type in (int, int | None):
                 least = 0 if name in ("num_segments", "pad_id", "num_layers", "num_decoder_layers") else 1
-                # 2**31: no released model comes near, and a config file must not make us allocate terabytes silently.
-                if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-                    raise UserError(f"config: {name}: expected an integer of at least {least}, found {value!r}")
+                # No released model comes near, and a config file must not make us allocate terabytes silently.
+                most = 4096 if name in ("num_layers", "num_decoder_layers", "num_blocks") else 2**31 - 1
+                if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                    above = isinstance(value, int) and value > most
+                    bounds = f"from {least} to {most}" if above else f"of at least {least}"
+                    raise UserError(f"config: {name}: expected an integer {bounds}, found {value!r:.40}")
             elif field.type is float:
                 if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
                     raise UserError(f"config: {name}: expected a number of at least 0, found {value!r}")

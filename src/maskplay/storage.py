@@ -149,6 +149,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise UserError(f"{path}: not a JSON file of ours: nested too deeply") from None
+    except ValueError:  # Python reads no number of thousands of digits
+        raise UserError(f"{path}: not a JSON file of ours: a number of more than 4300 digits") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value

@@ -95,6 +95,7 @@ def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None
     assert "holds files that maskplay did not write" in taken
     assert "'--to'" in fault(capfd, "convert", tmp_path / "bert", tmp_path / "out", "--to", "word")
     assert "--to" in fault(capfd, "convert", tmp_path / "bert", tmp_path / "out")
+    assert "which would be lost" in fault(capfd, "convert", tmp_path / "bert", tmp_path / "bert", "--to", "google")
     assert sorted(os.listdir(tmp_path)) == ["bert", "empty", "notes.txt", "thesis"]
 
 

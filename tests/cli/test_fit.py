@@ -198,6 +198,13 @@ def test_a_taken_name_is_told_before_training(capfd, files: dict[str, Path], tmp
         assert told in fault(capfd, "fit", "classify", files["train"], "--dev", files["dev"], "--out", out)
 
 
+def test_the_model_is_not_written_over(capfd, files: dict[str, Path], trained: Path, tmp_path: Path) -> None:
+    mp.load(trained).save(tmp_path / "model")
+    for out in (tmp_path / "model", tmp_path / "model" / ".." / "model"):
+        told = fault(capfd, "fit", "classify", files["train"], "--model", tmp_path / "model", "--out", out)
+        assert "this is the --model, which would be lost" in told
+
+
 def test_what_is_no_play_is_one_line(capfd, files: dict[str, Path], tmp_path: Path) -> None:
     assert "no such folder" in fault(capfd, "predict", tmp_path / "nothing", files["dev"])
     assert "expected a folder written by a play's save" in fault(capfd, "predict", tmp_path, files["dev"])

@@ -93,6 +93,14 @@ def test_contract(case: str) -> None:
     check_layer(layer, *inputs, **kwargs)
 
 
+def test_a_layer_given_its_policy_tells_its_config() -> None:
+    """As networks make them; Keras refuses to record for itself a dtype that came as an object."""
+    policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
+    for kind in (layers.NextSentence, layers.Places, layers.Visibility, layers.MaskedMean):
+        layer = kind(dtype=policy)
+        assert kind.from_config(layer.get_config()).dtype_policy.name == "mixed_bfloat16"
+
+
 def test_every_public_layer_has_a_contract() -> None:
     public = {name for name in layers.__all__ if inspect.isclass(getattr(layers, name))}
     assert public == {case.split(",")[0] for case in CASES} | ELSEWHERE

@@ -20,7 +20,7 @@ from parity.references import llama
 REFUSED = {
     "google": [
         "albert_unshared", "bert_condition", "bert_residual", "ernie", "llama2c", "llama2c_classifier", "llama_hf",
-        "llama_hf_tied", "mt5", "roberta_hf", "roberta_hf_bare", "t5_1_1", "t5_1_1_cross_bias", "t5_cross_bias",
+        "llama_hf_tied", "roberta_hf", "roberta_hf_bare", "t5_1_1_cross_bias", "t5_cross_bias",
     ],
     "huggingface": [
         "albert_brightmart", "albert_brightmart_preln", "albert_unshared", "bert_condition", "bert_key_size",

@@ -404,11 +404,32 @@ def test_missing_damaged_and_foreign_weights_are_told(folder: Path) -> None:
         mp.load(folder)
 
 
-@pytest.mark.parametrize("name, size", [("vocab_size", 2**30), ("num_layers", 10**6), ("max_positions", 2**30)])
+@pytest.mark.parametrize("name, size", [("vocab_size", 2**30), ("num_layers", 4096), ("max_positions", 2**30)])
 def test_a_config_that_claims_too_much_takes_no_memory(folder: Path, name: str, size: int) -> None:
     change(folder, config={**json.loads((folder / "maskplay.json").read_text("utf-8"))["config"], name: size})
     with pytest.raises(mp.CheckpointError, match=r"describes a network of more than [\d,]+ numbers"):
         mp.load(folder)
+
+
+@pytest.mark.parametrize(
+    "family, changes",
+    [
+        ("albert", {"num_layers": 4, "embedding_size": 8}),
+        ("gau_alpha", {"num_heads": 1, "key_size": 8, "num_layers": 2}),
+        ("llama", {"num_kv_heads": 1, "pad_id": 0}),
+        ("t5", {"num_decoder_layers": 1, "head_size": 8}),
+    ],
+)
+def test_what_is_saved_opens_whatever_the_family(family: str, changes: dict[str, int], tmp_path: Path) -> None:
+    """Blocks that are shared, gated units, few key heads, a decoder left behind: all of less size than BERT's."""
+    sizes = {"vocab_size": 200, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
+    config = mp.families.family(family).config.but(**{**sizes, **changes})
+    network = mp.LanguageModel(config, heads=["lm"] if config.num_decoder_layers else [])
+    tokenizer = mp.Tokenizer.from_characters([text for text, _ in reviews(30)], max_size=200)
+    model = mp.plays.Classify(SimpleNamespace(network=network, tokenizer=tokenizer, family=family), LABELS)
+    model.save(tmp_path / "play")
+    texts = ["好", "差东西"]
+    np.testing.assert_array_equal(mp.load(tmp_path / "play").probabilities(texts), model.probabilities(texts))
 
 
 def test_without_a_tokenizer_texts_are_refused() -> None:

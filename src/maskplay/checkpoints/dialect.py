@@ -122,7 +122,8 @@ _REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("position_embedding_type", ("absolute", "rotary", None)),
     ("is_decoder", (False, None)),
     ("rotary_value", (False, None)),
-    ("rope_scaling", (None,)),
+    ("rope_scaling", (None, {"rope_type": "default"}, {"type": "default"})),
+    ("sliding_window", (None,)),
     ("attention_bias", (False, None)),
     ("mlp_bias", (False, None)),
     ("inner_group_num", (1, None)),
@@ -183,7 +184,9 @@ def _derived(
     """The fields that take more than reading a key."""
     made: dict[str, Any] = {"activation": _activation(values, row, where)}
     hidden, embedding = found["hidden_size"], found.get("embedding_size")
-    made["embedding_size"] = embedding if embedding != hidden or row.embedding == "projected_first" else None
+    # Transformers' ALBERT projects even where nothing changes its width.
+    projected = row.embedding == "projected_first" or values.get("model_type") == "albert"
+    made["embedding_size"] = embedding if embedding != hidden or projected else None
     if family == "gpt2" and "intermediate_size" not in found:
         made["intermediate_size"] = 4 * hidden
     if "pad_id" not in found:
@@ -207,8 +210,9 @@ def _derived(
         made["scores"] = "tied" if values.get("tie_word_embeddings", row.scores == "tied") else "own"
     rope = values.get("rope_parameters")
     if isinstance(rope, Mapping):
-        if rope.get("rope_type", "default") != "default":
-            raise CheckpointError(f"{where}: rope_type = {rope['rope_type']!r} is not supported (only 'default')")
+        kind = rope.get("rope_type", rope.get("type", "default"))  # "type" is transformers 4's word
+        if kind != "default":
+            raise CheckpointError(f"{where}: rope_type = {kind!r} is not supported (only 'default')")
         made["rotary_base"] = rope.get("rope_theta", row.rotary_base)
     if row.num_blocks is not None:
         made["num_blocks"] = values.get("num_hidden_groups") or row.num_blocks
@@ -224,9 +228,12 @@ def _derived(
 
 
 def _t5_scores(values: Mapping[str, Any], row: Config, own: bool) -> str:
-    """Tied or not is what the file has; whether scaled, only transformers 5 says (older ones scaled what was tied)."""
-    if row.scores.startswith("own") and (own or not values.get("tie_word_embeddings")):
-        return row.scores
+    """Tied or not is what the file has; whether scaled, only transformers 5 says (4 scaled what it was told to tie)."""
+    is_t5 = values.get("model_type") == "t5"
+    told_to_tie = values.get("tie_word_embeddings", is_t5)
+    if row.scores.startswith("own") and (own or not told_to_tie):
+        scaled = bool(told_to_tie) if is_t5 else row.scores.endswith("_scaled")
+        return "own_scaled" if values.get("scale_decoder_outputs", scaled) else "own"
     scaled = values.get("scale_decoder_outputs", values.get("model_type") != "mt5")
     return "tied_scaled" if scaled else "tied"
 

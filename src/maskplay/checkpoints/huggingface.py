@@ -243,6 +243,10 @@ def config_file(config: Config, family: str, heads: Iterable[str]) -> dict[str, 
             "load with heads=… of what it has, or save as maskplay"
         )
     _check(config, family)
+    if "mlm" in heads and not scores_alike(config, family):
+        raise CheckpointError(f"transformers' {family} scores through gelu, not {config.activation}; save as maskplay")
+    if family == "mt5" and config.scores.endswith("_scaled"):
+        raise CheckpointError("transformers' mt5 never scales what it scores; save as maskplay")
     values = write_config(config, family)
     values.pop("hidden_act_form", None)
     act = {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation)
@@ -253,13 +257,14 @@ def config_file(config: Config, family: str, heads: Iterable[str]) -> dict[str, 
     elif stem in ("T5", "MT5"):
         gated = config.activation.startswith("gated_")
         plain = config.activation.removeprefix("gated_")
-        values["feed_forward_proj"] = f"gated-{'gelu' if plain == 'gelu_tanh' else plain}" if gated else plain
+        values["feed_forward_proj"] = f"gated-{'gelu' if plain == 'gelu_tanh' else plain}" if gated else act
         values |= {"d_kv": config.size_per_head, "is_encoder_decoder": True, "decoder_start_token_id": config.pad_id}
         values |= {"eos_token_id": 1, "relative_attention_max_distance": config.max_positions}
         for key in ("hidden_act", "attention_probs_dropout_prob", "initializer_factor"):
             values.pop(key, None)
     elif stem == "Llama":
-        values["hidden_act"] = config.activation.removeprefix("gated_")
+        plain = config.activation.removeprefix("gated_")
+        values["hidden_act"] = "gelu_new" if plain == "gelu_tanh" else plain
         values |= {"num_key_value_heads": config.num_kv_heads or config.num_heads, "head_dim": config.size_per_head}
         values |= {"rope_theta": config.rotary_base, "max_position_embeddings": config.max_positions}
         values.pop("hidden_dropout_prob", None)
@@ -272,6 +277,11 @@ def config_file(config: Config, family: str, heads: Iterable[str]) -> dict[str, 
     elif stem == "Electra":
         values |= {"embedding_size": config.size_of_embedding, "model_type": "electra"}
     return {"architectures": [stem + known[heads]], **values}
+
+
+def scores_alike(config: Config, family: str) -> bool:
+    """Whether transformers' masked-token head of the family computes what ours does: two families fix its GELU."""
+    return family not in ("roberta", "electra_generator") or config.activation.startswith("gelu")
 
 
 def _check(config: Config, family: str) -> None:

@@ -318,6 +318,8 @@ def _check_copies(found: Described) -> None:
 
 
 def _from_memory(arrays: Mapping[str, np.ndarray]) -> Tensors:
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"load: expected a path, a hub id or arrays by name, found a {type(arrays).__name__}")
     entries = {}
     for name, array in arrays.items():
         array = np.asarray(array)

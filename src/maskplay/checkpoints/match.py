@@ -25,11 +25,11 @@ _TOKENS = "encoder/embedding/token/embeddings"
 
 # Families that are not opened, by a name that only their files have; the first that fits is named.
 _STRANGERS = (
-    (r"^model/transformer/(word_embedding|r_w_bias|mask_emb)|^transformer\.(word_embedding|mask_emb)", "XLNet"),
+    (r"^model/transformer/(word_embedding|r_w_bias|mask_emb)|^transformer\.(word_embedding\.|mask_emb)", "XLNet"),
     (r"^(deberta\.)", "DeBERTa"),
     (r"^(distilbert\.)", "DistilBERT"),
-    (r"^(bart\.|model\.(encoder|decoder)\.layers\.)", "BART"),
-    (r"^model\.layers\.\d+\.self_attn\.(q_proj\.bias|q_norm)", "Qwen"),
+    (r"^(bart\.|model\.(encoder|decoder)\.layers\.)", "BART or OPT"),
+    (r"^model\.layers\.\d+\.self_attn\.(q_proj\.bias|q_norm)", "Qwen, or of LLaMA with biases in its attention"),
 )
 
 
@@ -112,7 +112,7 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
             stated = config.get("family")
             if stated is None:
                 stated = {"rotary": "roformer"}.get(str(config.get("position")), "bert")
-            if stated not in FAMILIES:
+            if not isinstance(stated, str) or stated not in FAMILIES:
                 raise _unknown(tensors, stated)
             return Recognised(stated, dialect, None)
     fitting = [table for table in TABLES if table.is_of(names)]
@@ -190,6 +190,12 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
         result.problems.append("it has next-sentence weights without a pooler")
         result.heads = tuple(head for head in result.heads if head != "nsp")
 
+    transformers = table is not None and table.dialect == "huggingface" and "mlm" in result.heads
+    if transformers and not huggingface.scores_alike(config, found.family):
+        result.problems.append(
+            f"transformers' {found.family} scores tokens through gelu whatever hidden_act says, maskplay through "
+            f"{config.activation}: leave the scores out with heads=[]"
+        )
     used: set[str] = set()
     for name, expected in weight_shapes(config, result.heads).items():
         row = every.get(name)

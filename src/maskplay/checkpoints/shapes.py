@@ -78,7 +78,7 @@ class _Shapes(dict[str, tuple[int, ...]]):
             self[f"{name}/position/embeddings"] = (config.max_positions, width)
         if config.embedding != "plain":
             self.norm(f"{name}/norm", width)
-        if size != hidden or first:
+        if config.embedding_size is not None:
             self.dense(f"{name}/projection", size, hidden, bias=config.has_bias and not first)
         return width
 

@@ -105,6 +105,8 @@ def convert(
 ) -> None:
     """Write a checkpoint in another form; nothing appears unless all of it was read."""
     check_replaceable(target)
+    if Path(source).resolve() == Path(target).resolve():
+        raise UserError(f"{target}: this is the checkpoint to read, which would be lost; choose another name")
     model = _pretrained(source)
     model.save(target, format=to.value)
     print(f"{target}: {model!r}, in {to.value}'s form")

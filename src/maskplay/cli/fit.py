@@ -64,6 +64,8 @@ def classify(
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     check_replaceable(out)
+    if model is not None and Path(model).resolve() == out.resolve():
+        raise UserError(f"--out {out}: this is the --model, which would be lost; choose another name")
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
     for name, size in sizes.items():
         if model is not None and size is not None:

@@ -61,7 +61,7 @@ class Embedding(keras.layers.Layer):
         if config.embedding != "plain":
             self.norm = norm_of(config, dtype=policy, name="norm")
         self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
-        if size != config.hidden_size or config.embedding == "projected_first":
+        if config.embedding_size is not None:
             self.projection = keras.layers.Dense(
                 config.hidden_size,
                 use_bias=config.has_bias and config.embedding != "projected_first",

@@ -79,6 +79,9 @@ class NextSentence(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], 2)
 
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # written out: Keras refuses to record for itself that a dtype policy was given
+
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class MaskedTokens(keras.layers.Layer):

@@ -42,6 +42,9 @@ class _Pool(keras.layers.Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None
 
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # written out: see NextSentence
+
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class MaskedMean(_Pool):

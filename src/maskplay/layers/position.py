@@ -147,6 +147,9 @@ class Places(keras.layers.Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None
 
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # written out: see NextSentence
+
 
 def distances(queries: Any, keys: Any) -> Any:
     """How far each key stands behind each query.

@@ -19,8 +19,8 @@ import numpy as np
 from keras import ops
 
 from maskplay.arrays import Arrays, write_arrays
-from maskplay.batches import Batches
-from maskplay.config import Config
+from maskplay.batches import Batches, sharing_devices
+from maskplay.config import TABLES, Config
 from maskplay.errors import CheckpointError, DataError, UserError, listed
 from maskplay.language_model import LanguageModel, named_weights
 from maskplay.layers.heads import Pooler
@@ -71,7 +71,7 @@ class Classify(keras.Model):
             twice = [label for label, times in Counter(self.labels).items() if times > 1]
             raise UserError(f"labels: expected each name once, found twice {listed(twice)}")
         network = bert.network
-        self.config: Config = network.config
+        self.config: Config = network.config.but(num_decoder_layers=0)  # of T5 only the encoder reads
         if self.config.pad_id is None:
             raise UserError(f"a {bert.family} has no padding token to fill batches with: load it with pad_id=…")
         self.tokenizer: Tokenizer | None = bert.tokenizer
@@ -237,7 +237,8 @@ class Classify(keras.Model):
         if not len(texts):
             return np.zeros((0, len(self.labels)), "float32")
         # Batches of one size, a power of two: a backend that compiles meets few shapes, and one text does not cost 32.
-        rows = min(batch_size, 1 << (len(texts) - 1).bit_length())
+        rows, share = min(batch_size, 1 << (len(texts) - 1).bit_length()), sharing_devices()
+        rows = -(-rows // share) * share
         batches = self.batches(texts, rows, labelled=False, shuffle=False, multiple_of=rows)
         logits = batches.restore(super().predict(batches, verbose=0)).astype("float32")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -413,12 +414,15 @@ def _examples(x: Any, name: str = "x") -> list[Any] | None:
 
 def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
-    width = config.num_heads * config.size_per_head
     table = (config.vocab_size + (config.num_segments or 0)) * config.size_of_embedding
-    if config.position in ("learned", "hierarchical"):
+    if config.position in TABLES:
         table += config.max_positions * config.size_of_embedding
-    block = 2 * config.hidden_size * (2 * width + config.intermediate_size)
-    claimed, found = table + config.num_layers * block, sum(math.prod(shape) for shape in shapes.values())
+    heads = config.num_heads + (config.num_kv_heads or config.num_heads)
+    width = 2 * config.intermediate_size + heads * (config.size_per_key + config.size_per_head)
+    if config.attention == "gau":
+        width = 3 * config.intermediate_size + config.size_per_key
+    block = config.hidden_size * width
+    claimed, found = table + config.blocks * block, sum(math.prod(shape) for shape in shapes.values())
     if claimed > found:
         raise CheckpointError(
             f"{folder / MARKER}: describes a network of more than {claimed:,} numbers, {WEIGHTS} holds {found:,}"
