@@ -1,5 +1,5 @@
 """Which Keras backend runs: chosen when nobody has, the first installed of jax, torch, tensorflow. Imported
-before Keras is. Layers ask nothing but whether formulas fuse; training asks for seeds.
+before Keras is. Layers ask nothing but whether formulas fuse; training asks for seeds and for gradients.
 """
 
 import os
@@ -86,3 +86,38 @@ def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable
     if keras.config.backend() == "tensorflow":
         return backend.function(function, reduce_retracing=True)
     return backend.no_grad()(function)
+
+
+def value_and_gradient(function: Callable[[list[Any]], Any], x: list[Any], again: bool) -> tuple[Any, list[Any]]:
+    """What `maskplay.autodiff.value_and_gradient` promises, for a list of tensors."""
+    import keras
+
+    def scalar(result: Any) -> Any:
+        return result[0] if isinstance(result, tuple) else result
+
+    backend = import_module(keras.config.backend())
+    if keras.config.backend() == "jax":
+
+        def both(x: list[Any]) -> tuple[Any, Any]:
+            result = function(x)
+            return scalar(result), result
+
+        gradient, result = backend.grad(both, has_aux=True)(x)
+        return result, gradient
+    # The others find gradients along whatever way a tensor went: to tensors of our own only one way leads.
+    if keras.config.backend() == "tensorflow":
+        x = [backend.identity(tensor) for tensor in x]
+        with backend.GradientTape() as tape:
+            tape.watch(x)
+            result = function(x)
+        gradient = tape.gradient(scalar(result), x, unconnected_gradients="zero")
+        return result, [backend.convert_to_tensor(each) for each in gradient]  # dense, also for rows that were gathered
+    with backend.enable_grad():
+        x = [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in x]
+        result = function(x)
+        if not scalar(result).requires_grad:  # the function is constant
+            return result, [backend.zeros_like(tensor) for tensor in x]
+        gradient = backend.autograd.grad(
+            scalar(result), x, create_graph=again, allow_unused=True, materialize_grads=True
+        )
+        return result, list(gradient)
