@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from gradients import compile_without_kernels
 from maskplay import _backend
 from maskplay.autodiff import gradient, value_and_gradient
 
@@ -104,12 +105,13 @@ class Penalized(keras.layers.Layer):
         return ops.matmul(x, self.kernel)
 
 
-@pytest.mark.parametrize("eagerly", [True, False])
-def test_fit_differentiates_a_gradient(eagerly: bool) -> None:
+@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
+def test_fit_differentiates_a_gradient(how: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_without_kernels(monkeypatch)
     x = RANDOM.normal(size=(4, 3)) * 0.3
     inputs = keras.Input((3,))
     model = keras.Model(inputs, Penalized(name="penalized")(inputs))
-    model.compile(keras.optimizers.SGD(0.1), run_eagerly=eagerly)
+    model.compile(keras.optimizers.SGD(0.1), **how)
 
     def penalty(kernel):
         t = np.tanh(x @ kernel)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from gradients import compile_without_kernels
 from maskplay.config import Config
 from maskplay.errors import UserError
 from maskplay.language_model import LanguageModel
@@ -27,7 +28,7 @@ Y = RANDOM.integers(0, CLASSES, ROWS)
 WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0, 1.0, 1.0])
 START = [RANDOM.normal(size=shape) for shape in ((TOKENS, WIDTH), (WIDTH, CLASSES), (CLASSES,))]
 RATE = 0.5
-ALL = [FGM("token/"), GradientPenalty("token/"), VirtualAdversarial("token/", seed=1), RDrop()]
+PAIRS = [(RDrop(), FGM("token/")), (GradientPenalty("token/"), VirtualAdversarial("token/", seed=1))]
 
 
 @keras.saving.register_keras_serializable(package="maskplay_tests")
@@ -44,7 +45,7 @@ class Scaled(keras.layers.Layer):
         return x * (1 + ops.cast(self.passes.next()[1], x.dtype) / 2)
 
 
-def model_of(*extra, eagerly=False, from_logits=True, loss_weights=None):
+def model_of(*extra, eagerly=False, jit_compile="auto", from_logits=True):
     model = keras.Sequential(
         [
             keras.layers.Embedding(TOKENS, WIDTH, name="token"),
@@ -57,7 +58,8 @@ def model_of(*extra, eagerly=False, from_logits=True, loss_weights=None):
     for weight, value in zip(model.weights, START):
         weight.assign(value)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits, reduction="mean_with_sample_weight")
-    model.compile(keras.optimizers.SGD(RATE), loss, weighted_metrics=["accuracy"], run_eagerly=eagerly)
+    how = {"run_eagerly": eagerly, "jit_compile": jit_compile}
+    model.compile(keras.optimizers.SGD(RATE), loss, weighted_metrics=["accuracy"], **how)
     return model
 
 
@@ -141,16 +143,16 @@ def check(model, function, atol=2e-6):
 eager = pytest.mark.parametrize("eagerly", [False, True])
 
 
-@eager
-def test_plain_training_is_that_of_the_reference(eagerly: bool) -> None:
-    assert check(regularize(model_of(eagerly=eagerly)), plain) == 0
+def test_plain_training_is_that_of_the_reference() -> None:
+    assert check(regularize(model_of()), plain) == 0
 
 
 @eager
-def test_fgm(eagerly: bool) -> None:
+def test_fgm(eagerly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_without_kernels(monkeypatch)
     moved = 0.8 * unit(slope(START))
     np.testing.assert_allclose(slope(START), gradients(plain, START)[0], atol=1e-8)
-    model = regularize(model_of(eagerly=eagerly), FGM("token/", 0.8))
+    model = regularize(model_of(eagerly=eagerly, jit_compile=not eagerly), FGM("token/", 0.8))
     assert check(model, lambda p: plain([p[0] + moved, *p[1:]])) > 1000
     assert (model.get_weights()[0][-1] == START[0][-1].astype("float32")).all()
 
@@ -161,8 +163,7 @@ def test_gradient_penalty(eagerly: bool) -> None:
     assert check(model, lambda p: plain(p) + 3 / 2 * (slope(p) ** 2).sum()) > 1000
 
 
-@eager
-@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("eagerly, iterations", [(False, 1), (True, 2)])
 def test_virtual_adversarial_training(eagerly: bool, iterations: int) -> None:
     noise = keras.random.normal((TOKENS, WIDTH), dtype="float32", seed=keras.random.SeedGenerator(5))
     direction, fixed = ops.convert_to_numpy(noise).astype("float64"), scores(START)
@@ -205,11 +206,12 @@ def test_tricks_work_through_each_other() -> None:
     assert check(model, lambda p: both([p[0] + moved, *p[1:]], [2.5, 3.0]), atol=1e-5) > 1000
 
 
-@pytest.mark.parametrize("trick", [RDrop(3.0, from_logits=False), VirtualAdversarial("token/", from_logits=False, seed=2)])
-def test_outputs_may_be_probabilities(trick) -> None:
-    logs, weights = step(regularize(model_of(Scaled(), from_logits=False), trick))
-    twin = VirtualAdversarial("token/", seed=2) if isinstance(trick, VirtualAdversarial) else RDrop(3.0)
-    expected = step(regularize(model_of(Scaled()), twin))
+def test_outputs_may_be_probabilities() -> None:
+    def tricks(**kwargs):
+        return RDrop(3.0, **kwargs), VirtualAdversarial("token/", seed=2, **kwargs)
+
+    logs, weights = step(regularize(model_of(Scaled(), from_logits=False), *tricks(from_logits=False)))
+    expected = step(regularize(model_of(Scaled()), *tricks()))
     assert logs["loss"] == pytest.approx(expected[0]["loss"], abs=1e-5)
     for found, wanted in zip(weights, expected[1]):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
@@ -233,7 +235,7 @@ def test_the_last_word_counts() -> None:
     model = model_of()
     fresh = {tricks: step(regularize(model_of(), *tricks))[1] for tricks in [(), (FGM("token/"),)]}
     assert np.abs(fresh[()][0] - fresh[FGM("token/"),][0]).max() > 1e-2
-    for tricks in [(), (FGM("token/"),), (VirtualAdversarial("token/"), RDrop()), (FGM("token/"),), ()]:
+    for tricks in [(), (VirtualAdversarial("token/"), RDrop()), (FGM("token/"),), ()]:
         assert regularize(model, *tricks) is model
         model.set_weights([x.astype("float32") for x in START])
         _, weights = step(model)
@@ -242,11 +244,11 @@ def test_the_last_word_counts() -> None:
         assert len(model.variables) == (4 if len(tricks) == 2 else 3)
 
 
-@pytest.mark.parametrize("trick", ALL, ids=lambda trick: type(trick).__name__)
-def test_evaluating_and_predicting_know_nothing_of_it(trick) -> None:
+@pytest.mark.parametrize("tricks", PAIRS)
+def test_evaluating_and_predicting_know_nothing_of_it(tricks) -> None:
     model, twin = model_of(), model_of()
     config = model.get_config()
-    assert regularize(model, trick).get_config() == config
+    assert regularize(model, *tricks).get_config() == config
     weighted = dict(sample_weight=WEIGHTS, verbose=0)
     assert model.evaluate(X, Y, **weighted) == twin.evaluate(X, Y, **weighted)
     logs, weights = step(model, validation_data=(X, Y, WEIGHTS))
@@ -288,7 +290,6 @@ def test_two_inputs_two_outputs_and_weights_for_each() -> None:
     assert {"loss", "each_loss", "whole_loss"} == set(history)
     end = model.evaluate(x, y, sample_weight=weights, return_dict=True, verbose=0)
     assert all(end[name] < 0.9 * before[name] for name in before)
-    assert history["each_loss"][-1] + history["whole_loss"][-1] < history["loss"][-1]
 
 
 @pytest.mark.parametrize(
@@ -300,8 +301,11 @@ def test_two_inputs_two_outputs_and_weights_for_each() -> None:
 )
 def test_classify_from_fit_to_a_loaded_folder(tricks, tmp_path) -> None:
     train = [("好吃", "pos"), ("难吃", "neg"), ("真好", "pos"), ("太难", "neg")]
-    tokenizer = Tokenizer.from_characters([text for text, _ in train], max_size=100)
-    tiny = Config(vocab_size=100, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
+    tokenizer = Tokenizer.from_characters([text for text, _ in train], max_size=99)
+    # Without dropout of its probabilities attention is fused where it can be.
+    tiny = Config(vocab_size=99, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32).but(
+        attention_dropout=0.0
+    )
     keras.utils.set_random_seed(3)
     bert = SimpleNamespace(network=LanguageModel(tiny), tokenizer=tokenizer, family="bert")
     play = regularize(Classify(bert, ["neg", "pos"]), *tricks)
@@ -317,13 +321,13 @@ def test_classify_from_fit_to_a_loaded_folder(tricks, tmp_path) -> None:
         assert again.compute_loss.__func__ is keras.Model.compute_loss
 
 
-@pytest.mark.parametrize("trick", ALL, ids=lambda trick: type(trick).__name__)
-def test_it_survives_compile_and_mixed_precision_and_accumulation(trick) -> None:
+@pytest.mark.parametrize("tricks", PAIRS)
+def test_it_survives_compile_and_mixed_precision_and_accumulation(tricks) -> None:
     inputs = keras.Input((4,), dtype="int32")
     hidden = keras.layers.Embedding(TOKENS, 8, dtype="mixed_bfloat16", name="token")(inputs)
     hidden = keras.layers.Dropout(0.2, seed=1)(keras.layers.GlobalAveragePooling1D()(hidden))
     model = keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="mixed_bfloat16")(hidden))
-    regularize(model, trick)
+    regularize(model, *tricks)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2), loss, metrics=["accuracy"])
     history = model.fit(X, Y, batch_size=3, epochs=25, verbose=0).history
@@ -334,7 +338,7 @@ def test_it_survives_compile_and_mixed_precision_and_accumulation(trick) -> None
 def test_float16_under_a_loss_scale() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = regularize(model_of(), *ALL[:2])
+        model = regularize(model_of(), FGM("token/"), GradientPenalty("token/"))
     finally:
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -351,8 +355,7 @@ class Active(keras.layers.Layer):
         return x
 
 
-@eager
-def test_what_layers_add_to_the_loss_is_part_of_it(eagerly: bool) -> None:
+def test_what_layers_add_to_the_loss_is_part_of_it() -> None:
     """Once in each pass; the added loss and the weights' regularizers are perturbed like all the rest."""
     model = keras.Sequential(
         [
@@ -366,7 +369,7 @@ def test_what_layers_add_to_the_loss_is_part_of_it(eagerly: bool) -> None:
     for weight, value in zip(model.weights, START):
         weight.assign(value)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-    model.compile(keras.optimizers.SGD(RATE), loss, weighted_metrics=["accuracy"], run_eagerly=eagerly)
+    model.compile(keras.optimizers.SGD(RATE), loss, weighted_metrics=["accuracy"])
 
     def whole(p):
         return plain(p) + 0.1 * (p[0] ** 2).sum() + (p[0][X].mean(axis=1) ** 2).mean()

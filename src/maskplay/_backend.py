@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -112,12 +113,20 @@ def value_and_gradient(function: Callable[[list[Any]], Any], x: list[Any], again
             result = function(x)
         gradient = tape.gradient(scalar(result), x, unconnected_gradients="zero")
         return result, [backend.convert_to_tensor(each) for each in gradient]  # dense, also for rows that were gathered
-    with backend.enable_grad():
-        x = [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in x]
-        result = function(x)
-        if not scalar(result).requires_grad:  # the function is constant
-            return result, [backend.zeros_like(tensor) for tensor in x]
-        gradient = backend.autograd.grad(
-            scalar(result), x, create_graph=again, allow_unused=True, materialize_grads=True
-        )
-        return result, list(gradient)
+
+    def run() -> tuple[Any, list[Any]]:
+        attention = import_module("torch.nn.attention")
+        unfused = attention.sdpa_kernel(attention.SDPBackend.MATH)  # fused attention has no second derivative
+        with backend.enable_grad(), unfused if again else nullcontext():
+            own = [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in x]
+            result = function(own)
+            if not scalar(result).requires_grad:  # the function is constant
+                return result, [backend.zeros_like(tensor) for tensor in own]
+            slopes = backend.autograd.grad(
+                scalar(result), own, create_graph=again, allow_unused=True, materialize_grads=True
+            )
+            return result, list(slopes)
+
+    if backend.compiler.is_compiling():  # it would get this wrong without a word
+        run = backend.compiler.disable(run)
+    return run()

@@ -1,11 +1,9 @@
 """Training that does not trust its own numbers: adversarial embeddings, penalties on slopes, dropout made consistent.
 
-Each trick turns a loss into another one; `regularize` hangs them on a model's `compute_loss`, the method in which Keras
-asks for the loss of a training step on every backend. `fit` stays Keras' own, compiled; evaluating, predicting and saving
-know nothing of it, and metrics are those of the plain pass.
-
-Perturbed is the table of embeddings, as in "对抗训练浅谈：意义、方法和思考" (kexue.fm/archives/7234): all places of a token move
-together, and every model that looks its embeddings up in a table can have it.
+Each trick turns a loss into another one; `regularize` hangs them on a model's `compute_loss`, which Keras asks for the
+loss of a training step on every backend. `fit` stays Keras' own, compiled; evaluating, predicting and saving know
+nothing of it. What is perturbed is the table of embeddings, as in kexue.fm/archives/7234: all places of a token move
+together, and any model that looks embeddings up in a table can have it.
 """
 
 import inspect
@@ -20,23 +18,23 @@ from maskplay.autodiff import value_and_gradient
 from maskplay.errors import UserError
 from maskplay.optimizers.wrapper import paths_matching
 
-__all__ = ["FGM", "GradientPenalty", "RDrop", "VirtualAdversarial", "regularize"]
+__all__ = ["FGM", "GradientPenalty", "RDrop", "Step", "Trick", "VirtualAdversarial", "regularize"]
 
 
 def regularize(model: keras.Model, *tricks: "Trick") -> keras.Model:
     """From now on `model.fit` trains it with these tricks, instead of any from before; none = plainly again.
 
-    The model stays what it is, before or after `compile`; the tricks are not saved with it. A file loaded again, or a
-    clone, trains plainly until told otherwise. The loss shown while training is the one that is trained, the metrics
-    are those of the plain pass.
+    The model stays what it is; call this before or after `compile`. The tricks are not saved with it: a model loaded
+    again trains plainly until told otherwise. The loss shown while training is the one that is trained; metrics, and
+    the losses of single outputs, are those of the plain pass.
 
-    Every further pass through the model draws its own dropout. What a pass would leave behind (moving statistics) is
-    dropped, so only the plain pass counts there.
+    Each further pass through the model draws its own dropout, and leaves nothing behind: moving statistics are those of
+    the plain pass. What layers add to the loss, and regularizers of weights, count in every pass.
 
     Args:
         model: any Keras model whose `compute_loss` takes `training`, as that of `keras.Model` does.
-        *tricks: from the inside out: `FGM(…), RDrop()` takes the divergence of two passes, both perturbed … by one;
-            usually there is one.
+        *tricks: each works on the loss as the ones before it have made it. `RDrop(), FGM(…)` perturbs both passes of
+            R-Drop alike.
 
     Returns:
         The same model.
@@ -82,7 +80,15 @@ def regularize(model: keras.Model, *tricks: "Trick") -> keras.Model:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step as a trick sees it: the model, a batch, and the loss of outputs as the tricks before left it."""
+    """A training step as a trick sees it: the model, a batch, and the loss of outputs as the tricks before left it.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+        >>> model.set_weights([ops.array([[3.0], [4.0]])])
+        >>> step = Step(model, ops.array([[1.0, 1.0]]), None, loss=lambda outputs: ops.sum(outputs))
+        >>> float(step.passed(step.loss)), float(step.passed(step.loss, model.weights, [ops.ones((2, 1))]))
+        (7.0, 2.0)
+    """
 
     model: keras.Model
     x: Any
@@ -102,7 +108,7 @@ class Step:
     def passed(
         self, score: Callable[[Any], Any], tables: Sequence[Any] = (), values: Sequence[Any] = (), training: bool = True
     ) -> Any:
-        """The score of the outputs that the model has while its tables hold these values."""
+        """The score (any function) of the model's outputs while its tables hold these values."""
         result, drawn = self._pass(score, tables, values, training)
         self._draw_on(drawn)
         return result
@@ -115,7 +121,7 @@ class Step:
         training: bool = True,
         again: bool = False,
     ) -> tuple[Any, list[Any]]:
-        """The same, a scalar, with its gradient with respect to the values."""
+        """The same, a scalar, and its gradient with respect to the values: a constant, but with `again`."""
         (result, drawn), slopes = value_and_gradient(
             lambda values: self._pass(score, tables, values, training), list(values), again
         )
@@ -125,7 +131,7 @@ class Step:
     def _pass(
         self, score: Callable[[Any], Any], tables: Sequence[Any], values: Sequence[Any], training: bool
     ) -> tuple[Any, list[Any]]:
-        """The score, and where the generators are now. A function without traces: inside a gradient it may leave none."""
+        """The score, and where the generators are now. It leaves no trace itself: within a gradient it must not."""
         model = self.model
         # The scope hides the one around it, in which under JAX the values of this step are, so all are handed on.
         held = [(variable, variable.value) for variable in [*model.variables, *model.metrics_variables]]
@@ -150,9 +156,19 @@ class Step:
 
 
 class Trick:
-    """Turns the loss of a training step into another; subclasses say how in `loss`."""
+    """Turns the loss of a training step into another; subclasses say how in `loss`.
 
-    noise: keras.random.SeedGenerator | None = None  # a generator to be kept with the model's, so that it moves on
+    Attributes:
+        noise: a generator of random numbers, if it needs one. It is kept with the model's, so that it moves on.
+
+    Example:
+        >>> class Twice(Trick):
+        ...     def loss(self, step, outputs):
+        ...         return (step.loss(outputs) + step.passed(step.loss)) / 2  # the mean under two dropouts
+        >>> model = regularize(keras.Sequential([keras.layers.Dense(2)]), Twice())
+    """
+
+    noise: keras.random.SeedGenerator | None = None
 
     def loss(self, step: Step, outputs: Any) -> Any:
         """The loss to be trained, a scalar, where `outputs` are those of the plain pass."""
@@ -195,8 +211,9 @@ class FGM(Trick):
 class GradientPenalty(Trick):
     """Train L + λ/2 ‖∂L/∂E‖²: flat where a perturbation of the embeddings E would go.
 
-    The post shows that this is what `FGM` with a perturbation of ε g comes to for small ε. The squares are summed over
-    all tables. A step costs about three.
+    To first order this is what training under the perturbation λ/2 ∂L/∂E comes to, as the post shows. The squares are
+    summed over all tables. A step costs about three, and its second derivatives need attention that is not fused: on a
+    GPU `keras.config.disable_flash_attention()`.
 
     Args:
         patterns: regular expressions looked for in the paths of weights; or one of them.
@@ -226,8 +243,9 @@ class GradientPenalty(Trick):
 class VirtualAdversarial(Trick):
     """Virtual adversarial training: outputs p shall not turn under the perturbation that turns them most.
 
-    Added to the loss is λ KL(p(E) ‖ p(E + ε u)), p(E) held fixed. The direction u comes from noise by power iteration,
-    u ← unit of ∂KL(p(E) ‖ p(E + ξ u))/∂E. Its passes are made without dropout, which would drown a small ξ.
+    Added to the loss is λ KL(p(E) ‖ p(E + ε u)), where p(E) is held fixed. The direction u comes from noise by power
+    iteration, u ← unit of ∂KL(p(E) ‖ p(E + ξ u))/∂E. The passes for it are made as in inference, without dropout, which
+    would drown the effect of a small ξ. A step costs one more, a forward pass for p(E), and one an iteration.
 
     It needs no labels and takes every row alike. Texts without labels go into the same batches, with any label and a
     sample weight of 0, and a loss that divides by the weights (`reduction="mean_with_sample_weight"`, the default of
@@ -286,9 +304,11 @@ class VirtualAdversarial(Trick):
 class RDrop(Trick):
     """Two passes with two dropouts shall agree: (L₁ + L₂)/2 + α/4 (KL(p₁ ‖ p₂) + KL(p₂ ‖ p₁)).
 
-    The divergence is a mean over rows, or places, weighted as the loss is by sample weights. The plain pass is the
-    first one; for the second the model runs once more on the same batch, so data, metrics and memory of inputs are
-    those of plain training. A step costs two.
+    The plain pass is the first one. For the second the model runs once more on the same batch, so data and metrics are
+    those of plain training. A step costs two, as with every row twice in a batch, which is how the post does it.
+
+    The divergence is the mean over rows, or over the places of outputs `(batch, length, classes)`, under sample weights
+    as in the loss. Places whose label is ignored count, unless their weight is 0.
 
     Args:
         weight: α.
