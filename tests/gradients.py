@@ -91,4 +91,4 @@ def compile_without_kernels(monkeypatch: Any) -> None:
     if keras.backend.backend() == "torch":
         import torch
 
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
