@@ -1,6 +1,7 @@
 """Derivatives on whichever backend runs: the only place where tests ask which one that is."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -54,3 +55,40 @@ def weight_gradients(value: Callable[[], Any], weights: Sequence[keras.Variable]
             slopes = tape.gradient(scalar, [weight.value for weight in weights])
             return [ops.convert_to_numpy(tf.convert_to_tensor(slope)) for slope in slopes]
     raise AssertionError("no such backend")
+
+
+def kept_bytes(value: Callable[[], Any], weights: Sequence[keras.Variable]) -> int | None:
+    """What is kept of the way to a scalar for its gradient with respect to variables; None where nobody tells."""
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            def at(values: list[Any]) -> Any:
+                with keras.StatelessScope(list(zip(weights, values))):
+                    return value()
+
+            _, backwards = jax.vjp(at, [w.value for w in weights])
+            return sum(x.nbytes for x in jax.tree.leaves(backwards))
+        case "torch":
+            import torch
+
+            held = {weight.value.data_ptr() for weight in weights}
+            sizes = {}
+
+            def pack(tensor: Any) -> Any:
+                if tensor.data_ptr() not in held:
+                    sizes[tensor.data_ptr()] = tensor.nbytes
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                value()
+            return sum(sizes.values())
+    return None
+
+
+def compile_without_kernels(monkeypatch: Any) -> None:
+    """Have PyTorch's `jit_compile=True` trace as ever, but write no kernels, for which it needs a compiler."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -117,3 +117,28 @@ def test_trains_in_compile_and_survives_saving(tmp_path) -> None:
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.loss.get_config() == model.loss.get_config()
     assert again.loss.ignore_class == 8
+
+
+def test_a_fixed_number_of_tokens_makes_accumulation_exact() -> None:
+    """Micro-batches with 1, 8, 3 and 6 targets are one batch if the loss divides by a constant, not by each count."""
+    x, labels = RANDOM.normal(size=(8, 4, 3)).astype("float32"), RANDOM.integers(0, 5, (8, 4))
+    counted = np.zeros((4, 8), bool)
+    for row, targets in zip(counted, (1, 8, 3, 6)):
+        row[:targets] = True
+    labels[~counted.reshape(8, 4)] = -100
+    start = [RANDOM.normal(size=(3, 5)).astype("float32"), np.zeros(5, "float32")]
+
+    def trained(loss, rows: int, loss_weights=None) -> np.ndarray:
+        model = keras.Sequential([keras.Input((4, 3)), keras.layers.Dense(5)])
+        model.set_weights(start)
+        steps = len(x) // rows
+        optimizer = keras.optimizers.SGD(1.0, momentum=0.9, gradient_accumulation_steps=steps if steps > 1 else None)
+        model.compile(optimizer, loss, loss_weights=loss_weights)
+        model.fit(x, labels, batch_size=rows, epochs=2, shuffle=False, verbose=0)
+        return model.get_weights()[0]
+
+    tokens = 4.5  # of a micro-batch of 2 rows, on average
+    whole = trained(TokenCrossEntropy(), 8)  # the mean over all 18 tokens
+    np.testing.assert_allclose(trained(TokenCrossEntropy(reduction="sum"), 8, 1 / (4 * tokens)), whole, atol=1e-6)
+    np.testing.assert_allclose(trained(TokenCrossEntropy(reduction="sum"), 2, 1 / tokens), whole, atol=1e-6)
+    assert np.abs(trained(TokenCrossEntropy(), 2) - whole).max() > 1e-2  # a mean of means

@@ -9,6 +9,7 @@ from maskplay import _backend
 _backend.choose()
 
 from maskplay import (  # noqa: E402
+    autodiff,
     batches,
     callbacks,
     families,
@@ -19,6 +20,7 @@ from maskplay import (  # noqa: E402
     metrics,
     optimizers,
     plays,
+    regularization,
     tables,
 )
 from maskplay.config import Config  # noqa: E402
@@ -40,6 +42,7 @@ __all__ = [
     "Pretrained",
     "Tokenizer",
     "UserError",
+    "autodiff",
     "batches",
     "callbacks",
     "families",
@@ -51,6 +54,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "plays",
+    "regularization",
     "submodel",
     "tables",
 ]

@@ -1,11 +1,12 @@
 """Which Keras backend runs: chosen when nobody has, the first installed of jax, torch, tensorflow. Imported
-before Keras is. Layers ask nothing but whether formulas fuse; training asks for seeds.
+before Keras is. Layers ask nothing but whether formulas fuse; training asks for seeds and for gradients.
 """
 
 import os
 import random
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -86,3 +87,46 @@ def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable
     if keras.config.backend() == "tensorflow":
         return backend.function(function, reduce_retracing=True)
     return backend.no_grad()(function)
+
+
+def value_and_gradient(function: Callable[[list[Any]], Any], x: list[Any], again: bool) -> tuple[Any, list[Any]]:
+    """What `maskplay.autodiff.value_and_gradient` promises, for a list of tensors."""
+    import keras
+
+    def scalar(result: Any) -> Any:
+        return result[0] if isinstance(result, tuple) else result
+
+    backend = import_module(keras.config.backend())
+    if keras.config.backend() == "jax":
+
+        def both(x: list[Any]) -> tuple[Any, Any]:
+            result = function(x)
+            return scalar(result), result
+
+        gradient, result = backend.grad(both, has_aux=True)(x)
+        return result, gradient
+    # The others find gradients along whatever way a tensor went: to tensors of our own only one way leads.
+    if keras.config.backend() == "tensorflow":
+        x = [backend.identity(tensor) for tensor in x]
+        with backend.GradientTape() as tape:
+            tape.watch(x)
+            result = function(x)
+        gradient = tape.gradient(scalar(result), x, unconnected_gradients="zero")
+        return result, [backend.convert_to_tensor(each) for each in gradient]  # dense, also for rows that were gathered
+
+    def run() -> tuple[Any, list[Any]]:
+        attention = import_module("torch.nn.attention")
+        unfused = attention.sdpa_kernel(attention.SDPBackend.MATH)  # fused attention has no second derivative
+        with backend.enable_grad(), unfused if again else nullcontext():
+            own = [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in x]
+            result = function(own)
+            if not scalar(result).requires_grad:  # the function is constant
+                return result, [backend.zeros_like(tensor) for tensor in own]
+            slopes = backend.autograd.grad(
+                scalar(result), own, create_graph=again, allow_unused=True, materialize_grads=True
+            )
+            return result, list(slopes)
+
+    if backend.compiler.is_compiling():  # it would get this wrong without a word
+        run = backend.compiler.disable(run)
+    return run()

@@ -19,6 +19,7 @@ from maskplay.layers.block import Block
 from maskplay.layers.embedding import Embedding
 from maskplay.layers.norm import norm_of
 from maskplay.layers.position import Places, RelativeBias, RelativeSinusoids, distances
+from maskplay.layers.remat import rematerialized
 
 FACTS = ("segments", "positions", "documents", "order", "valid")
 
@@ -45,6 +46,10 @@ class Encoder(keras.layers.Layer):
         condition: `(batch, condition_size)`, for conditional layer normalization.
         cache: from `new_cache`, for decoding step by step.
         details: also return every block's hidden states and attention probabilities.
+
+    Attributes:
+        remat: True, set before `fit`, keeps of every block only what goes in and computes the rest again for the
+            gradient: more rows fit into memory, each step takes longer. Models made by `graph()` do not.
 
     Returns:
         Hidden states `(batch, length, hidden)` in the compute dtype; with a cache `(hidden, cache)`; with details a
@@ -74,6 +79,7 @@ class Encoder(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
         self.cross = cross
+        self.remat = False
         policy = self.dtype_policy
         self.embedding = embedding or Embedding(config, dtype=policy, name="embedding")
         self.visibility = Visibility(config.pad_id, name="visibility")
@@ -161,7 +167,8 @@ class Encoder(keras.layers.Layer):
         for block in self.layers_in_order:
             if scores is not None:
                 shared["bias"] = scores
-            x = block(x, details=details or residual, **shared)
+            run = rematerialized(block) if self.remat and training else block
+            x = run(x, details=details or residual, **shared)
             if details or residual:
                 x, _, attention, last = x
                 scores = last if residual else None

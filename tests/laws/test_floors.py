@@ -16,7 +16,7 @@ FLOORS = [
         "statistics",
         False,
     ),
-    ("families layers", False),
+    ("families layers regularization", False),
     ("encoder language_model fresh", True),
     ("checkpoints plays generative", False),
     ("pretrained cli serve __init__", True),
