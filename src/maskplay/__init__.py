@@ -19,6 +19,7 @@ from maskplay import (  # noqa: E402
     metrics,
     optimizers,
     plays,
+    pretext,
     tables,
 )
 from maskplay.config import Config  # noqa: E402
@@ -51,6 +52,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "plays",
+    "pretext",
     "submodel",
     "tables",
 ]

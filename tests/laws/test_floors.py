@@ -12,7 +12,7 @@ from laws.house import PACKAGE, files, house, imports, name_of
 FLOORS = [
     ("errors storage arrays pictures _backend", True),
     (
-        "masks config text tables demo batches losses metrics callbacks decode words optimizers stochastic autodiff "
+        "masks config text tables pretext demo batches losses metrics callbacks decode words optimizers stochastic autodiff "
         "statistics",
         False,
     ),
