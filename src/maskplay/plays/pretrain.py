@@ -94,7 +94,7 @@ class Pretrain(keras.Model):
         >>> train, dev = play.steps(corpus, batch_size=8, steps=4)
         >>> history = play.fit(train, validation_data=dev, verbose=0)
         >>> sorted(history.history)
-        ['loss', 'mlm_accuracy', 'val_loss', 'val_mlm_accuracy']
+        ['accuracy', 'loss', 'val_accuracy', 'val_loss']
     """
 
     def __init__(
