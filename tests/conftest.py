@@ -25,6 +25,7 @@ ONCE = (
     "checkpoints/test_torch_legacy.py",
     "laws",
     "parity/test_cast_precision.py",
+    "pretext",
     "test_arrays.py",
     "test_command.py",
     "test_config.py",

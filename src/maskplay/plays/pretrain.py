@@ -175,10 +175,9 @@ class Pretrain(keras.Model):
             **kwargs: everything else of `Steps`: seed, every, shard.
         """
         train, dev = separate(corpus, held_out, kwargs.get("seed", 0))
-        rows = max(1, min(DEV_ROWS // batch_size, 64))
         return (
             Steps(self, corpus, train, batch_size, steps, **kwargs),
-            Steps(self, corpus, dev, batch_size, rows, **{**kwargs, "every": None, "drawn": False}),
+            Steps(self, corpus, dev, batch_size, -(-DEV_ROWS // batch_size), **{**kwargs, "every": None}, fixed=True),
         )
 
     def save(self, *args: Any, **kwargs: Any) -> None:
@@ -200,7 +199,7 @@ class Steps(keras.utils.PyDataset):
         steps: batches of the whole run.
         every: batches of what Keras sees as an epoch; None = all.
         seed: of everything that is drawn.
-        drawn: False = rows as they stand.
+        fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
         shard: `(rank, world)`, this process among how many; each gets its part of every batch.
         **kwargs: `workers` and its companions of `keras.utils.PyDataset`.
 
@@ -224,7 +223,7 @@ class Steps(keras.utils.PyDataset):
         *,
         every: int | None = None,
         seed: int = 0,
-        drawn: bool = True,
+        fixed: bool = False,
         shard: tuple[int, int] = (0, 1),
         **kwargs: Any,
     ) -> None:
@@ -241,12 +240,13 @@ class Steps(keras.utils.PyDataset):
                 f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
                 f"{len(play.tokenizer)}: prepare it anew"
             )
-        self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         kinds = {OBJECTIVES[name].specials for name in play.objectives}
-        packed = {
-            n: Packed(corpus, spans, room=play.length, specials=n, shared=n == 2) for n in sorted(kinds)
-        }
-        self._rows = {n: Rows(rows, seed if drawn else None) for n, rows in packed.items()}
+        packed = {n: Packed(corpus, spans, room=play.length, specials=n, shared=n == 2) for n in sorted(kinds)}
+        if fixed:
+            steps = every = max(1, min(steps, *(len(rows) // batch_size for rows in packed.values())))
+        self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
+        self.fixed = fixed
+        self._rows = {n: Rows(rows, seed) for n, rows in packed.items()}
         self.filled = float(np.mean([packed[OBJECTIVES[name].specials].filled for name in play.objectives]))
         self.tokens = self.filled * batch_size * play.length * len(play.objectives)
         self.epoch = self.start = self._served = 0
@@ -268,7 +268,7 @@ class Steps(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         # As in `Batches`: Keras also calls this when `fit` begins.
-        if self._served >= len(self):
+        if self._served >= len(self) and not self.fixed:
             self.epoch, self.start, self._served = self.epoch + 1, 0, 0
 
     def _batch(self, name: str, number: int, step: int) -> tuple[dict[str, Any], dict[str, Any]]:

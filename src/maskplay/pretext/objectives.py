@@ -121,11 +121,14 @@ def masked(
     chance[:, 0] = 1  # no word at all
     target = chance[rows, laid.words] < rate
     for i in np.flatnonzero(target.sum(axis=1) > places):
-        # The words that were chosen least narrowly, as many as have room.
+        # Word by word in their drawn order, those for which there is room.
         chosen, sizes = np.unique(laid.words[i, target[i]], return_counts=True)
-        order = np.argsort(chance[i, chosen])
-        stay = chosen[order[np.cumsum(sizes[order]) <= places]]
-        target[i] &= np.isin(laid.words[i], stay)
+        room = places
+        for place in np.argsort(chance[i, chosen]):
+            if sizes[place] <= room:
+                room -= sizes[place]
+            else:
+                target[i] &= laid.words[i] != chosen[place]
     fate = draw.random(target.shape)
     other = ordinary[draw.integers(len(ordinary), size=target.shape)]
     tokens = np.where(target & (fate < MASKED), mask, laid.tokens)
@@ -181,10 +184,10 @@ class Rows:
 
     Args:
         packed: the rows.
-        seed: of the order; None = as they stand.
+        seed: of the order.
     """
 
-    def __init__(self, packed: Packed, seed: int | None = 0) -> None:
+    def __init__(self, packed: Packed, seed: int = 0) -> None:
         self.packed, self.seed = packed, seed
         self._drawn: dict[int, np.ndarray] = {}
 
@@ -196,10 +199,7 @@ class Rows:
             if time not in self._drawn:
                 if len(self._drawn) > 1:
                     self._drawn.pop(min(self._drawn))
-                order = np.arange(len(self.packed))
-                if self.seed is not None:
-                    order = np.random.default_rng([self.seed, time]).permutation(len(self.packed))
-                self._drawn[time] = order
+                self._drawn[time] = np.random.default_rng([self.seed, time]).permutation(len(self.packed))
             found.append(self._drawn[time][at])
         return np.array(found, "int64")
 
