@@ -118,7 +118,7 @@ def pretrain(
     if restart:
         clear(running)
 
-    tokenizer = find_tokenizer(recipe, base, sources, running, console)
+    tokenizer = find_tokenizer(recipe, base, sources, running)
     _backend.seed(recipe["seed"])
     if base is None:
         heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
@@ -243,16 +243,15 @@ def named(path: Path) -> dict[str, str]:
 
 
 def find_tokenizer(
-    recipe: dict[str, Any], base: Pretrained | None, sources: Sequence[str], running: Path, console: Console
+    recipe: dict[str, Any], base: Pretrained | None, sources: Sequence[str], running: Path
 ) -> Tokenizer:
-    """The model's, the one that is named, or one made from the text, once."""
+    """The model's, the one that is named, or one made of the text's characters and frequent Latin words, once."""
     if base is not None:
         return base.tokenizer
     if recipe["vocab"]:
         return Tokenizer.load(recipe["vocab"])
     kept = running / "tokenizer"
     if not kept.is_dir():
-        console.print("no vocabulary given: one is made of the text's characters and frequent Latin words")
         made = fresh.vocabulary(corpus.lines(sources, recipe["field"]), recipe["vocab_size"])
         with new_folder(kept) as folder:
             made.save(folder)

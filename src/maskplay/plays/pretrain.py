@@ -196,7 +196,7 @@ class Steps(keras.utils.PyDataset):
         corpus: prepared with its tokenizer.
         spans: the sentences to use, as `pretext.held_out` gives them; None = all.
         batch_size: rows of a batch, over all processes.
-        steps: batches of the whole run.
+        steps: batches of the whole run; whoever asks for further epochs gets further batches.
         every: batches of what Keras sees as an epoch; None = all.
         seed: of everything that is drawn.
         fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
@@ -252,7 +252,8 @@ class Steps(keras.utils.PyDataset):
         self.epoch = self.start = self._served = 0
 
     def __len__(self) -> int:
-        return max(min(self.every, self.steps - self.epoch * self.every) - self.start, 0)
+        left = self.steps - self.epoch * self.every
+        return max((min(self.every, left) if left > 0 else self.every) - self.start, 0)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:  # type: ignore[override]
         if not 0 <= index < len(self):
