@@ -25,14 +25,17 @@ ONCE = (
     "checkpoints/test_torch_legacy.py",
     "laws",
     "parity/test_cast_precision.py",
+    "pretext",
     "test_arrays.py",
     "test_command.py",
     "test_config.py",
+    "test_corpus.py",
     "test_demo_data.py",
     "test_docs.py",
     "test_import.py",
     "test_tables.py",
     "text",
+    "words",
 )
 
 

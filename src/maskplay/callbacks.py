@@ -36,7 +36,7 @@ class Resume(keras.callbacks.Callback):
         folder: where the state lives until the run is finished; made when first needed.
         settings: what makes this run what it is (values that JSON knows); a state with other settings is refused. Of
             a file, `{"file": name, "sha256": digest}`, only the digest must stay.
-        monitor: the figure whose highest value marks the best epoch; the earliest of equals.
+        monitor: the figure whose highest value marks the best epoch, the earliest of equals; None = the last epoch.
         patience: stop after so many epochs without a new best; None = never.
         every: least seconds between two saves within an epoch.
         restart: forget what the folder holds and begin afresh.
@@ -61,7 +61,7 @@ class Resume(keras.callbacks.Callback):
         self,
         folder: str | os.PathLike[str],
         settings: Mapping[str, Any],
-        monitor: str = "val_accuracy",
+        monitor: str | None = "val_accuracy",
         patience: int | None = None,
         every: float = 60.0,
         restart: bool = False,
@@ -85,12 +85,14 @@ class Resume(keras.callbacks.Callback):
 
     @property
     def best(self) -> dict[str, float] | None:
-        return max(self.history, key=lambda figures: figures[self.monitor], default=None)
+        if self.monitor is None:
+            return self.history[-1] if self.history else None
+        return max(self.history, key=lambda figures: figures[str(self.monitor)], default=None)
 
     @property
     def finished_early(self) -> bool:
         """Whether the patience has run out."""
-        if self.patience is None or self.best is None:
+        if self.patience is None or self.best is None or self.monitor is None:
             return False
         return len(self.history) - 1 - self.history.index(self.best) >= self.patience
 
@@ -127,7 +129,7 @@ class Resume(keras.callbacks.Callback):
                 verbose=0,
                 callbacks=[self, *callbacks],
             )
-        if self.history:
+        if self.history and self.monitor is not None:
             assign(model.weights, _opened(self.folder / BEST), "weight", self.folder / BEST)
 
     def remove(self) -> None:
@@ -167,10 +169,10 @@ class Resume(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = {name: float(value) for name, value in (logs or {}).items()}
-        if self.monitor not in figures:
+        if self.monitor is not None and self.monitor not in figures:
             raise ValueError(f"expected the figure {self.monitor!r} after an epoch, found {', '.join(figures)}")
         self.history.append({"epoch": epoch + 1, **figures})
-        if self.best is self.history[-1]:
+        if self.monitor is not None and self.best is self.history[-1]:
             write_arrays(self.folder / BEST, numbered(self._synced().weights, "weight"))
         self.epoch, self.batch = epoch + 1, 0
         self._write()

@@ -7,11 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from typing import Any
+
 from maskplay.config import Config
+from maskplay.families import family as family_of
 from maskplay.language_model import LanguageModel
 from maskplay.text.tokenizer import Tokenizer
 
-__all__ = ["small"]
+__all__ = ["network", "small", "vocabulary"]
 
 CHARACTERS, WORDS = 8000, 8000  # the most that the vocabulary has
 
@@ -55,3 +58,55 @@ def small(
         initializer_range=0.05,
     )
     return LanguageModel(config, heads=["pooler"]), tokenizer
+
+
+def vocabulary(texts: Iterable[str], size: int = 12000) -> Tokenizer:
+    """A lower-case vocabulary for pretraining: single characters and whole Latin words, the most frequent of each.
+
+    Words take at most a quarter; those that occur less than five times are spelled by their letters.
+
+    Args:
+        texts: what will be learnt from; read once.
+        size: most tokens.
+
+    Raises:
+        UserError: the size has no room for the special tokens, letters and digits.
+
+    Example:
+        >>> tokenizer = vocabulary(["神经网络 network"] * 5, size=100)
+        >>> tokenizer.encode("网络 network nets").tokens
+        ['[CLS]', '网', '络', 'network', 'n', '##e', '##t', '##s', '[SEP]']
+    """
+    characters: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    for text in texts:
+        text = text.lower()
+        characters.update(text)
+        words.update(re.findall("[a-z0-9]{2,}", text))
+    frequent = [word for word, times in words.most_common(size // 4) if times >= 5]
+    ordered = (character for character, _ in characters.most_common())
+    return Tokenizer.from_vocab([*Tokenizer.from_characters(ordered, size - len(frequent)).vocab, *frequent])
+
+
+def network(family: str, tokenizer: Tokenizer, heads: Iterable[str] = (), **sizes: Any) -> LanguageModel:
+    """A network of a family's form with fresh weights.
+
+    Args:
+        family: a name of `maskplay.families`.
+        tokenizer: it decides the number of tokens and the padding token.
+        heads: beside those that the family has without weights of their own; none scores tokens: "mlm".
+        **sizes: whatever a `Config` says; None = as the family's base size.
+
+    Raises:
+        UserError: an unknown family, or sizes that do not fit together.
+
+    Example:
+        >>> tokenizer = Tokenizer.from_characters(["山高水长"], max_size=80)
+        >>> network("roformer", tokenizer, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64).heads
+        ('mlm',)
+    """
+    row = family_of(family)
+    chosen = {name: size for name, size in sizes.items() if size is not None}
+    config = row.config.but(vocab_size=len(tokenizer), pad_id=tokenizer.pad_id, **chosen)
+    wanted = [*row.heads, *heads]
+    return LanguageModel(config, [*wanted] if {"mlm", "lm"} & {*wanted} else [*wanted, "mlm"])

@@ -66,3 +66,39 @@ class TokenCrossEntropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_class": self.ignore_class}
+
+
+@keras.saving.register_keras_serializable(package="maskplay")
+class TokenAccuracy(keras.metrics.Mean):
+    """Share of the tokens that count whose highest logit is the right one, over all batches.
+
+    Args:
+        ignore_class: the label of tokens that are not predicted, None if all are.
+
+    `update_state` takes labels, logits and weights as `TokenCrossEntropy` does.
+
+    Example:
+        >>> accuracy = TokenAccuracy()
+        >>> accuracy.update_state([[0, 1, -100]], ops.array([[[5.0, 0.0], [5.0, 0.0], [5.0, 0.0]]]))
+        >>> float(accuracy.result())
+        0.5
+    """
+
+    def __init__(self, ignore_class: int | None = -100, name: str = "token_accuracy", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.ignore_class = ignore_class
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        labels = ops.cast(y_true, "int32")
+        right = ops.equal(labels, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
+        counted = ops.ones_like(labels) if self.ignore_class is None else ops.not_equal(labels, self.ignore_class)
+        counted = ops.cast(counted, self.dtype)
+        if sample_weight is not None:
+            sample_weight = ops.cast(sample_weight, self.dtype)
+            for _ in range(len(labels.shape) - len(sample_weight.shape)):
+                sample_weight = sample_weight[..., None]
+            counted = counted * sample_weight
+        super().update_state(ops.cast(right, self.dtype), counted)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ignore_class": self.ignore_class}

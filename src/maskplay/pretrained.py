@@ -19,7 +19,7 @@ from keras import ops
 from maskplay import _backend, masks, plays
 from maskplay.checkpoints.load import Compound, load_network
 from maskplay.checkpoints.match import Match
-from maskplay.checkpoints.save import save
+from maskplay.checkpoints.save import save, save_everywhere
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import Config
 from maskplay.decode import greedy
@@ -305,6 +305,10 @@ class Pretrained:
             UserError: an unknown format, or the folder's name is taken by something else.
         """
         save(path, self.network, self.family, self._tokenizer, format)
+
+    def write(self, folder: Path) -> None:
+        """Write into a folder that is there what transformers, bert4keras and maskplay open, as far as each can."""
+        save_everywhere(folder, self.network, self.family, self.tokenizer)
 
     def __repr__(self) -> str:
         config, heads = self.config, ", ".join(self.network.heads) or "none"

@@ -3,6 +3,7 @@
 A folder appears whole or not at all, and an existing one is replaced only if it is ours.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -46,19 +47,32 @@ def save(
         UserError: an unknown format, or the folder's name is taken.
         CheckpointError: the format has no place for something this network has.
     """
-    writers: dict[str, Callable[[Path, LanguageModel, str], None]] = {
-        "maskplay": _maskplay,
-        "huggingface": _huggingface,
-        "google": _google,
-    }
-    if format not in writers:
+    if format not in WRITERS:
         raise UserError(f"save: expected a format among {', '.join(FORMATS)}, found {format!r}")
     with new_folder(path) as folder:
+        WRITERS[format](folder, network, family)
         if format != "maskplay":
-            (folder / MARKER).write_text(json.dumps({"format": format}) + "\n", encoding="utf-8")
-        writers[format](folder, network, family)
+            _json(folder / MARKER, {"format": format})
         if tokenizer is not None:
             tokenizer.save(folder)
+
+
+def save_everywhere(folder: Path, network: LanguageModel, family: str, tokenizer: Tokenizer) -> None:
+    """Write into a folder that is there what as many programs as possible open: transformers, bert4keras and maskplay.
+
+    Safetensors with Hugging Face's names, or with ours where those cannot say everything, and where Google's can, a
+    TensorFlow checkpoint beside them.
+    """
+    wrote = []
+    for format in ("huggingface", "google"):
+        with contextlib.suppress(CheckpointError):
+            WRITERS[format](folder, network, family)
+            wrote.append(format)
+    if "huggingface" not in wrote:
+        _maskplay(folder, network, family)
+    else:
+        _json(folder / MARKER, {"format": "huggingface"})
+    tokenizer.save(folder)
 
 
 def _arrays(network: LanguageModel) -> dict[str, np.ndarray]:
@@ -148,3 +162,10 @@ def _google(folder: Path, network: LanguageModel, family: str) -> None:
     _check_config(values, network.config, family, "google")
     _json(folder / "bert_config.json", values)
     tensorflow_bundle.write(folder / "bert_model.ckpt", tensors)
+
+
+WRITERS: dict[str, Callable[[Path, LanguageModel, str], None]] = {
+    "maskplay": _maskplay,
+    "huggingface": _huggingface,
+    "google": _google,
+}

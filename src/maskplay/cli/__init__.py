@@ -9,14 +9,14 @@ import sys
 
 import typer
 
-from maskplay.cli import checkpoint, fit, generate, predict, show
+from maskplay.cli import checkpoint, fit, generate, predict, pretrain, show
 from maskplay.errors import UserError
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="maskplay",
-    help="BERT-family models in Keras 3: look into checkpoints, convert them, train classifiers and use them.",
+    help="BERT-family models in Keras 3: pretrain them, look into checkpoints, convert them, train classifiers and use them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(fit.app, name="fit")
 app.add_typer(show.app, name="show")
 for command in (
+    pretrain.pretrain,
     predict.predict,
     predict.evaluate,
     generate.generate,

@@ -50,3 +50,36 @@ class EpochProgress(keras.callbacks.Callback):
         self.bar.remove_task(self._task)
         figures = "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
         self.console.print(f"epoch {epoch + 1}/{self.epochs}  {figures}  ({time.monotonic() - self._start:.0f} s)")
+
+
+class StepProgress(EpochProgress):
+    """The same where what counts is steps: a line for each report, with the tokens that a second took.
+
+    Args:
+        console: where to print.
+        steps: of the whole run.
+        every: steps between two reports.
+        tokens: of a step.
+    """
+
+    def __init__(self, console: Console, steps: int, every: int, tokens: float) -> None:
+        super().__init__(console, -(-steps // every), every)
+        self.of_run, self.every, self.tokens = steps, every, tokens
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.steps = min(self.every, self.of_run - epoch * self.every)
+        super().on_epoch_begin(epoch, logs)
+        self.bar.update(self._task, description="step", total=self.of_run)
+        self.bar.update(self._task, completed=epoch * self.every + self.steps - (self.params or {})["steps"])
+        self._done, self._took = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(batch, logs)
+        self._done, self._took = self._done + 1, time.monotonic() - self._start
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bar.stop()
+        self.bar.remove_task(self._task)
+        figures = "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
+        step, rate = min((epoch + 1) * self.every, self.of_run), self._done * self.tokens / max(self._took, 1e-9)
+        self.console.print(f"step {step}/{self.of_run}  {figures}  ({rate:,.0f} tokens/s)")

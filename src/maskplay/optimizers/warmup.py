@@ -7,21 +7,22 @@ __all__ = ["adamw"]
 WARM_UP = 0.1  # of all steps
 
 
-def adamw(rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW whose rate rises for a tenth of the steps, then falls to 0; norms and biases do not decay.
+def adamw(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
+    """AdamW whose rate rises at first, then falls to 0; norms and biases do not decay.
 
     As BERT was trained (arXiv:1810.04805, appendix A.2), but falling along a cosine (arXiv:1608.03983).
 
     Args:
         rate: the highest learning rate.
         steps: batches of the whole training.
+        warmup: for how many of them it rises; default a tenth.
 
     Example:
         >>> optimizer = adamw(1e-3, steps=100)
         >>> float(optimizer.learning_rate)  # before the first step
         0.0
     """
-    rising = int(WARM_UP * steps)
+    rising = int(WARM_UP * steps) if warmup is None else warmup
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if rising else rate, max(1, steps - rising), warmup_target=rate if rising else None, warmup_steps=rising
     )

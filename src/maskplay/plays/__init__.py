@@ -6,9 +6,10 @@ from typing import Any
 
 from maskplay.errors import CheckpointError
 from maskplay.plays.classify import Classify
+from maskplay.plays.pretrain import Pretrain
 from maskplay.storage import MARKER, read_marker
 
-__all__ = ["Classify", "load"]
+__all__ = ["Classify", "Pretrain", "load"]
 
 PLAYS = {"classify": Classify}
 

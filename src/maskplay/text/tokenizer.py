@@ -260,6 +260,15 @@ class Tokenizer:
         assembled = (self._frame.around(pieces[i], partners.get(i), rooms[i]) for i in range(len(texts)))
         return [Encoding(ids, s, o, [self._kind.tokens[i] for i in ids], p) for ids, s, o, p in assembled]
 
+    def split(self, texts: Sequence[str]) -> list[Pieces]:
+        """Ids and offsets of whole texts, without special tokens around them: for corpora.
+
+        Example:
+            >>> Tokenizer.from_characters(["山高水长"], max_size=80).split(["山高"])
+            [Pieces(ids=[77, 78], offsets=[(0, 1), (1, 2)])]
+        """
+        return self._pieces(list(texts), [None] * len(texts), False)
+
     def _room(self, max_length: int | None, pair: str | None) -> int | None:
         if max_length is None:
             return None

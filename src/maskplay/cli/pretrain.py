@@ -1,0 +1,312 @@
+"""`maskplay pretrain`: raw text to a checkpoint; killed, the same command goes on.
+
+Until it is finished a run lives in the folder OUT.running beside OUT: the vocabulary, the corpus as token ids, and the
+state of the training. OUT appears whole, at the end, and `maskplay.load`, transformers and bert4keras open it.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
+
+from maskplay import _backend, corpus, fresh, pretext
+from maskplay.callbacks import Resume
+from maskplay.cli.fit import file_setting, model_setting, versions
+from maskplay.cli.progress import StepProgress
+from maskplay.errors import UserError
+from maskplay.families import FAMILIES
+from maskplay.optimizers import adamw
+from maskplay.plays import Pretrain
+from maskplay.pretrained import Pretrained, load
+from maskplay.storage import check_replaceable, new_folder, write_atomically
+from maskplay.text.tokenizer import Tokenizer
+from maskplay.text.words import jieba
+
+# What a recipe can say, and what it means where it does not. Every key is also a flag.
+RECIPE: dict[str, Any] = {
+    "family": "roformer",
+    "hidden_size": 256,
+    "num_layers": 4,
+    "num_heads": 4,
+    "intermediate_size": 1024,
+    "vocab_size": 12000,
+    "model": "",
+    "vocab": "",
+    "length": 128,
+    "batch_size": 32,
+    "steps": 10_000,
+    "learning_rate": 1e-3,
+    "warmup": -1,
+    "objective": "mlm",
+    "mask_rate": 0.15,
+    "words": "",
+    "field": "text",
+    "held_out": 0.005,
+    "report_every": 500,
+    "save_every": 60.0,
+    "workers": 1,
+    "seed": 0,
+}
+SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
+LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1}
+ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
+
+
+def pretrain(
+    sources: list[str] = typer.Argument(
+        metavar="PATH...", help="Text: files, folders, patterns; .gz, .xz, .jsonl. A blank line ends a document."
+    ),
+    out: Path = typer.Option(..., help="The folder to make; `maskplay fill` and `maskplay.load` open it."),
+    config: Path | None = typer.Option(None, help="A recipe: a TOML file with any of the options below."),
+    family: str | None = typer.Option(None, help="The form of a fresh network; default roformer."),
+    hidden_size: int | None = typer.Option(None, help="Its width; default 256."),
+    num_layers: int | None = typer.Option(None, help="Its layers; default 4."),
+    num_heads: int | None = typer.Option(None, help="Its attention heads; default 4."),
+    intermediate_size: int | None = typer.Option(None, help="Width inside its feed-forward layers; default 1024."),
+    vocab_size: int | None = typer.Option(None, help="Most tokens of a vocabulary made from the text; default 12000."),
+    model: str | None = typer.Option(None, help="A checkpoint to go on from, instead of a fresh network."),
+    vocab: str | None = typer.Option(None, help="A vocabulary to use: a file or a model's folder."),
+    length: int | None = typer.Option(None, help="Tokens of a row; default 128."),
+    batch_size: int | None = typer.Option(None, help="Rows a step; default 32."),
+    steps: int | None = typer.Option(None, help="Steps of the whole run; default 10000."),
+    learning_rate: float | None = typer.Option(None, help="Its peak; default 0.001."),
+    warmup: int | None = typer.Option(None, help="Steps until the peak; default a tenth of them."),
+    objective: str | None = typer.Option(
+        None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm; or several with weights, mlm:0.5,unilm:0.5."
+    ),
+    mask_rate: float | None = typer.Option(None, help="Share of the words that mlm hides; default 0.15."),
+    words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba."),
+    field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text."),
+    held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
+    report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
+    save_every: float | None = typer.Option(None, help="Seconds between two saves of the running state; default 60."),
+    workers: int | None = typer.Option(None, help="Processes that encode the text; default 1."),
+    seed: int | None = typer.Option(None, help="Decides everything that is random; default 0."),
+    restart: bool = typer.Option(False, "--restart", help="Forget an unfinished run and begin afresh."),
+) -> None:
+    """Pretrain a network on raw text.
+
+    Progress goes to stderr. OUT/metrics.json and OUT/history.csv have the figures on held-out text.
+    """
+    flags = {name: value for name, value in locals().items() if name in RECIPE and value is not None}
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    check_replaceable(out)
+    recipe = settle(config, flags)
+    running = out.with_name(f"{out.name}.running")
+    objectives = parse_objective(recipe["objective"])
+    settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
+
+    files = corpus.paths(sources)
+    base = load_base(recipe)
+    settings |= {"PATH": digest(files)}
+    if recipe["vocab"]:
+        settings["vocab"] = Tokenizer.load(recipe["vocab"]) and named(Path(recipe["vocab"]))
+    if base is not None:
+        settings["model"] = model_setting(recipe["model"], base)
+    run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
+    if restart:
+        clear(running)
+
+    tokenizer = find_tokenizer(recipe, base, sources, running)
+    _backend.seed(recipe["seed"])
+    if base is None:
+        heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
+        sizes = {name: recipe[name] for name in SHAPE}
+        base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
+    play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
+    prepared = find_tokens(recipe, sources, files, tokenizer, running, console)
+    every = min(recipe["report_every"], recipe["steps"])
+    train, dev = play.steps(
+        prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], seed=recipe["seed"], every=every
+    )
+    rising = None if recipe["warmup"] < 0 else recipe["warmup"]
+    play.compile(adamw(recipe["learning_rate"], recipe["steps"], rising))
+    console.print(f"{base!r}; {len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
+    if run.found:
+        console.print(f"{running}: going on with the run that stopped after step {run.epoch * every + run.batch}")
+    epochs = math.ceil(recipe["steps"] / every)
+    with StepProgress(console, recipe["steps"], every, train.tokens) as progress:
+        run.fit(play, train, epochs, validation_data=dev, callbacks=[progress])
+
+    history = [{"step": min(figures.pop("epoch") * every, recipe["steps"]), **figures} for figures in run.history]
+    report = {
+        "settings": run.settings,
+        "tokens": {"corpus": len(prepared.ids), "step": round(train.tokens), "filled": train.filled},
+        "history": history,
+        "versions": versions(),
+    }
+    with new_folder(out) as folder:
+        base.write(folder)
+        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(history[-1]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
+    run.remove()
+    clear(running)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in history[-1].items() if name.startswith("val_"))
+    console.print(f"on held-out text: {figures.replace('val_', '')}")
+    print(out)
+
+
+# The recipe
+
+
+def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a file with the flags over it, checked."""
+    recipe = dict(RECIPE)
+    if config is not None:
+        recipe |= read_recipe(config)
+    recipe |= flags
+    for name, least in LEAST.items():
+        if not recipe[name] >= least:
+            raise UserError(f"{name}: expected at least {least}, found {recipe[name]}")
+    if not 0 < recipe["learning_rate"] < math.inf:
+        raise UserError(f"learning_rate: expected a number above 0, found {recipe['learning_rate']}")
+    if not 0 < recipe["held_out"] < 1:
+        raise UserError(f"held_out: expected a share between 0 and 1, found {recipe['held_out']}")
+    if recipe["words"] not in SEGMENTERS:
+        raise UserError(f"words: expected {' or '.join(filter(None, SEGMENTERS))}, found {recipe['words']!r:.80}")
+    if recipe["family"] not in FAMILIES:
+        raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
+    if recipe["model"] and recipe["vocab"]:
+        raise UserError(f"vocab: the model {recipe['model']} brings its own")
+    return recipe
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a TOML file says, each key known and of its kind."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a TOML file ({error})") from None
+    for name, value in values.items():
+        if name not in RECIPE:
+            raise UserError(f"{path}: expected keys among {', '.join(RECIPE)}; found {name!r:.80}")
+        kinds: Any = type(RECIPE[name])
+        if kinds is float:
+            kinds = int | float
+        if name == "objective":
+            kinds = str | dict
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UserError(f"{path}: {name}: expected a value like {RECIPE[name]!r}, found {value!r:.80}")
+    return values
+
+
+def parse_objective(given: str | dict[str, Any]) -> dict[str, float]:
+    """`mlm`, `mlm:0.5,unilm:0.5` or a table of these as names with weights; `Pretrain` checks them."""
+    if isinstance(given, dict):
+        return dict(given)
+    pairs = [part.partition(":")[::2] for part in given.split(",")]
+    try:
+        return {name.strip(): float(weight or 1) for name, weight in pairs}
+    except ValueError:
+        raise UserError(f"objective: expected names with weights, mlm:0.5,unilm:0.5; found {given!r:.80}") from None
+
+
+def load_base(recipe: dict[str, Any]) -> Pretrained | None:
+    if not recipe["model"]:
+        return None
+    base = load(recipe["model"])
+    if not isinstance(base, Pretrained):
+        raise UserError(f"model {recipe['model']}: expected a checkpoint, found a trained play")
+    return base
+
+
+# What is prepared once
+
+
+def digest(files: Sequence[Path]) -> dict[str, str]:
+    """Files as one setting of a run: the same bytes in the same order."""
+    found = hashlib.sha256()
+    for path in files:
+        if path != corpus.STDIN:
+            found.update(bytes.fromhex(file_setting(path)["sha256"]))
+    name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    return {"file": name, "sha256": found.hexdigest()}
+
+
+def named(path: Path) -> dict[str, str]:
+    return digest(sorted(path.iterdir()) if path.is_dir() else [path])
+
+
+def find_tokenizer(
+    recipe: dict[str, Any], base: Pretrained | None, sources: Sequence[str], running: Path
+) -> Tokenizer:
+    """The model's, the one that is named, or one made of the text's characters and frequent Latin words, once."""
+    if base is not None:
+        return base.tokenizer
+    if recipe["vocab"]:
+        return Tokenizer.load(recipe["vocab"])
+    kept = running / "tokenizer"
+    if not kept.is_dir():
+        made = fresh.vocabulary(corpus.lines(sources, recipe["field"]), recipe["vocab_size"])
+        with new_folder(kept) as folder:
+            made.save(folder)
+    return Tokenizer.load(kept)
+
+
+def find_tokens(
+    recipe: dict[str, Any],
+    sources: Sequence[str],
+    files: Sequence[Path],
+    tokenizer: Tokenizer,
+    running: Path,
+    console: Console,
+) -> pretext.Prepared:
+    """The corpus as token ids, prepared once."""
+    kept = running / "tokens"
+    if kept.is_dir():
+        return pretext.Prepared(kept)
+    columns = TextColumn("{task.description}"), FileSizeColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("encoding the text, characters")
+        return pretext.prepare(
+            documents(files, recipe["field"]),
+            kept,
+            tokenizer,
+            SEGMENTERS[recipe["words"]],
+            recipe["workers"],
+            lambda count: bar.advance(task, count),
+        )
+
+
+def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
+    """Blank lines and the ends of files end a document; every JSON line is one."""
+    for path in files:
+        alone = path.name.lower().removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").endswith(".jsonl")
+        found: list[str] = []
+        for line in corpus.lines([path], field):
+            if alone:
+                yield line.split("\n")
+            elif line.strip():
+                found.append(line)
+            elif found:
+                yield found
+                found = []
+            if len(found) >= 10_000:
+                # A file without a blank line is one document; it is handed on in parts.
+                yield found
+                found = []
+        if found:
+            yield found
+
+
+def clear(running: Path) -> None:
+    """Delete what was prepared, and what a killed preparation left."""
+    for path in (running / "tokens", running / "tokenizer", *running.glob(".to*.part")):
+        shutil.rmtree(path, ignore_errors=True)
+    if running.is_dir() and not any(running.iterdir()):
+        running.rmdir()

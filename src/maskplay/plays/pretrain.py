@@ -1,0 +1,314 @@
+"""Pretraining: a network learns from raw text, by what a part of a text says about the rest.
+
+One set of weights, many objectives: masked words, next token, drawn order, second half after the first, order of two
+halves. They differ in inputs, labels and the mask of the call. Rows are packed without padding; the mask `documents()`
+keeps what shares a row apart; only targets are scored, which for masked words saves most of the head's work.
+
+Sources: those of `maskplay.pretext.objectives`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from maskplay import masks
+from maskplay.errors import UserError
+from maskplay.losses import TokenAccuracy, TokenCrossEntropy
+from maskplay.pretext import (
+    Framing,
+    Packed,
+    Prepared,
+    Rows,
+    held_out as separate,
+    lay_out,
+    masked,
+    next_tokens,
+    permuted,
+    places_for,
+    split,
+)
+
+__all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
+
+TOKENS = "tokens"  # scores of tokens, from whichever head the network has for them
+DEV_ROWS = 512  # of an objective, for the figures on held-out text
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What distinguishes one way of learning from another.
+
+    Attributes:
+        mask: who sees whom, within a piece.
+        specials: special tokens of a piece; with 3 a piece has two parts, and a row one piece.
+        scores: what is scored, by the name of its loss: `TOKENS` or a head of the network.
+    """
+
+    mask: masks.Mask
+    specials: int
+    scores: Mapping[str, str]
+
+
+ALL, PAST = masks.documents(), masks.documents() & masks.causal()
+OBJECTIVES = {
+    "mlm": Objective(ALL, 2, {"mlm": TOKENS}),
+    "mlm+sop": Objective(ALL, 3, {"mlm": TOKENS, "sop": "nsp"}),
+    "mlm+nsp": Objective(ALL, 3, {"mlm": TOKENS, "nsp": "nsp"}),
+    "lm": Objective(PAST, 2, {"lm": TOKENS}),
+    "permuted": Objective(masks.documents() & masks.permuted(), 2, {"permuted": TOKENS}),
+    "unilm": Objective(masks.documents() & masks.prefix(), 3, {"unilm": TOKENS}),
+}
+
+
+class Pretrain(keras.Model):
+    """A network that learns from text alone; what it learns stays in the network it was given.
+
+    Args:
+        bert: what `maskplay.load` returns, or anything with `.network` (a `LanguageModel`) and `.tokenizer`.
+        objective: one of `OBJECTIVES`, or several with the weights of their losses, `{"mlm": 0.5, "unilm": 0.5}`.
+        length: tokens of a row, special ones included; default the network's positions, at most 512.
+        mask_rate: which share of the words the masked objectives hide.
+
+    As a `keras.Model` it takes, for each objective, a dictionary of ints `(batch, length)` (see `Steps`) to a dictionary
+    of logits: `(batch, places or length, vocab_size)` for tokens, `(batch, 2)` for the order of halves.
+
+    Raises:
+        UserError: an unknown objective, a network without the heads that one needs, a vocabulary without the special
+            tokens, or more tokens than positions.
+
+    Example:
+        >>> import tempfile
+        >>> from maskplay import pretext
+        >>> from maskplay.config import Config
+        >>> from maskplay.language_model import LanguageModel
+        >>> from maskplay.pretrained import Pretrained
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> lines = ["山高水长。", "风清月白。", "山清水秀。"] * 50
+        >>> tokenizer = Tokenizer.from_characters(lines, max_size=100)
+        >>> tiny = Config(vocab_size=100, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
+        >>> play = Pretrain(Pretrained(LanguageModel(tiny, ["mlm"]), tokenizer), length=32)
+        >>> corpus = pretext.prepare([lines], tempfile.mkdtemp() + "/tokens", tokenizer)
+        >>> train, dev = play.steps(corpus, batch_size=8, steps=4)
+        >>> history = play.fit(train, validation_data=dev, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'loss', 'val_accuracy', 'val_loss']
+    """
+
+    def __init__(
+        self,
+        bert: Any,
+        objective: str | Mapping[str, float] = "mlm",
+        length: int | None = None,
+        mask_rate: float = 0.15,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", "pretrain")
+        super().__init__(**kwargs)
+        self.network, self.tokenizer, self.family = bert.network, bert.tokenizer, bert.family
+        self.objectives = {objective: 1.0} if isinstance(objective, str) else dict(objective)
+        for name, weight in self.objectives.items():
+            if name not in OBJECTIVES:
+                raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {name!r:.80}")
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+                raise UserError(f"objective {name}: expected a weight above 0, found {weight!r:.80}")
+        targets = [target for name in self.objectives for target in OBJECTIVES[name].scores]
+        if not targets or len(set(targets)) < len(targets):
+            raise UserError(f"objective: expected at least one, and one of each kind, found {', '.join(self.objectives)}")
+        if not 0 < mask_rate < 1:
+            raise UserError(f"mask_rate: expected a number between 0 and 1, found {mask_rate!r}")
+        config, heads = self.network.config, self.network.heads
+        if self.network.decoder is not None:
+            raise UserError(f"a {self.family} has a decoder, which no objective here trains")
+        if "mlm" not in heads and "lm" not in heads:
+            raise UserError("the network has no head that scores tokens ('mlm' or 'lm')")
+        if {"sop", "nsp"} & set(targets) and "nsp" not in heads:
+            raise UserError(f"the objective {', '.join(self.objectives)} needs the heads 'pooler' and 'nsp'")
+        longest = config.longest or 2**20
+        self.length = min(longest, 512) if length is None else length
+        if not isinstance(self.length, int) or not 8 <= self.length <= longest:
+            raise UserError(f"length: expected 8 to {longest} tokens, found {self.length!r}")
+        self.mask_rate = mask_rate
+        self.framing = Framing.of(self.tokenizer)
+        self.mask_id = self.tokenizer.special("mask") if any(n.startswith("mlm") for n in self.objectives) else None
+        special = {*self.tokenizer.ids(self.tokenizer.form.specials)}
+        self.ordinary = np.array([i for i in range(len(self.tokenizer)) if i not in special], "int32")
+        self.built = True
+
+    def call(self, inputs: Mapping[str, Mapping[str, Any]], training: bool | None = None) -> dict[str, Any]:
+        outputs = {}
+        for name in self.objectives:
+            objective = OBJECTIVES[name]
+            found = self.network(**inputs[name], mask=objective.mask, training=training)
+            tokens = found["mlm" if "mlm" in found else "lm"]
+            for target, head in objective.scores.items():
+                outputs[target] = tokens if head == TOKENS else found[head]
+        return outputs
+
+    def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
+        """As `keras.Model.compile`; by default AdamW at 1e-4, and cross-entropy and accuracy over the targets alone."""
+        targets = {target: w for name, w in self.objectives.items() for target in OBJECTIVES[name].scores}
+        kwargs.setdefault("loss_weights", targets)
+        kwargs.setdefault("metrics", {target: [TokenAccuracy(name="accuracy")] for target in targets})
+        loss = loss or {target: TokenCrossEntropy() for target in targets}
+        super().compile(optimizer or keras.optimizers.AdamW(1e-4), loss, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`; `x` is a `Steps`, as `steps` makes them. Compiles by default."""
+        if not self.compiled:
+            self.compile()
+        kwargs.setdefault("shuffle", False)  # Steps draws its own order
+        return super().fit(*args, **kwargs)
+
+    def steps(
+        self, corpus: Prepared, batch_size: int = 32, steps: int = 1000, held_out: float = 0.005, **kwargs: Any
+    ) -> tuple["Steps", "Steps"]:
+        """Batches to train on, and batches of text that is held out from it.
+
+        Args:
+            corpus: prepared with this play's tokenizer.
+            batch_size: rows of a batch.
+            steps: batches of the whole run.
+            held_out: which share of the corpus.
+            **kwargs: everything else of `Steps`: seed, every, shard.
+        """
+        train, dev = separate(corpus, held_out, kwargs.get("seed", 0))
+        return (
+            Steps(self, corpus, train, batch_size, steps, **kwargs),
+            Steps(self, corpus, dev, batch_size, -(-DEV_ROWS // batch_size), **{**kwargs, "every": None}, fixed=True),
+        )
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        raise UserError("what is pretrained is the network: save what it was loaded as, bert.save(folder)")
+
+
+class Steps(keras.utils.PyDataset):
+    """Batches for `Pretrain`, drawn anew at every step from (seed, step) alone.
+
+    A batch is `(inputs, labels)`. Inputs, for each objective: "tokens", "segments" (where the network has them),
+    "positions", "documents", ints `(batch, length)`; masked: "at" `(batch, places)`; permuted: "order". Labels by the
+    name of the loss: `(batch, places or length)`, -100 where there is no target, `(batch, 1)` for the order of halves.
+
+    Args:
+        play: the `Pretrain` they are for.
+        corpus: prepared with its tokenizer.
+        spans: the sentences to use, as `pretext.held_out` gives them; None = all.
+        batch_size: rows of a batch, over all processes.
+        steps: batches of the whole run; whoever asks for further epochs gets further batches.
+        every: batches of what Keras sees as an epoch; None = all.
+        seed: of everything that is drawn.
+        fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
+        shard: `(rank, world)`, this process among how many; each gets its part of every batch.
+        **kwargs: `workers` and its companions of `keras.utils.PyDataset`.
+
+    Attributes:
+        epoch: which one is served, from 0; goes up when one ends, may be set.
+        start: how many of its batches to skip; 0 again when it ends.
+        tokens: tokens of a batch, special ones included, padding not, over all objectives.
+        filled: which share of the rows is not padding.
+
+    Raises:
+        UserError: numbers that do not fit together, or a corpus of another vocabulary.
+    """
+
+    def __init__(
+        self,
+        play: Pretrain,
+        corpus: Prepared,
+        spans: Any = None,
+        batch_size: int = 32,
+        steps: int = 1000,
+        *,
+        every: int | None = None,
+        seed: int = 0,
+        fixed: bool = False,
+        shard: tuple[int, int] = (0, 1),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rank, self.world = shard
+        every = steps if every is None else every
+        if min(batch_size, steps, every) < 1 or not 0 <= self.rank < self.world or batch_size % self.world:
+            raise UserError(
+                f"expected at least one step and row, and rows for every process alike; found batch_size {batch_size}, "
+                f"steps {steps}, every {every}, shard {shard}"
+            )
+        if corpus.vocab_size != len(play.tokenizer):
+            raise UserError(
+                f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
+                f"{len(play.tokenizer)}: prepare it anew"
+            )
+        kinds = {OBJECTIVES[name].specials for name in play.objectives}
+        packed = {n: Packed(corpus, spans, room=play.length, specials=n, shared=n == 2) for n in sorted(kinds)}
+        if fixed:
+            steps = every = max(1, min(steps, *(len(rows) // batch_size for rows in packed.values())))
+        self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
+        self.fixed = fixed
+        self._rows = {n: Rows(rows, seed) for n, rows in packed.items()}
+        self.filled = float(np.mean([packed[OBJECTIVES[name].specials].filled for name in play.objectives]))
+        self.tokens = self.filled * batch_size * play.length * len(play.objectives)
+        self.epoch = self.start = self._served = 0
+
+    def __len__(self) -> int:
+        left = self.steps - self.epoch * self.every
+        return max((min(self.every, left) if left > 0 else self.every) - self.start, 0)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        self._served += 1
+        step = self.epoch * self.every + self.start + index
+        made = [self._batch(name, i, step) for i, name in enumerate(self.play.objectives)]
+        inputs = {name: one for name, (one, _) in zip(self.play.objectives, made)}
+        return inputs, {target: labels for _, found in made for target, labels in found.items()}
+
+    def on_epoch_begin(self) -> None:
+        self._served = 0
+
+    def on_epoch_end(self) -> None:
+        # As in `Batches`: Keras also calls this when `fit` begins.
+        if self._served >= len(self) and not self.fixed:
+            self.epoch, self.start, self._served = self.epoch + 1, 0, 0
+
+    def _batch(self, name: str, number: int, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One objective's inputs and labels, this process's part of them."""
+        play, objective = self.play, OBJECTIVES[name]
+        rows = self._rows[objective.specials]
+        draw = np.random.default_rng([self.seed, number, step])
+        found = [rows.pieces(row) for row in rows.numbers(step * self.batch_size, self.batch_size)]
+        halves = objective.specials == 3
+        parts = [[[*split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
+        labels: dict[str, Any] = {}
+        if "sop" in objective.scores or "nsp" in objective.scores:
+            wrong = draw.random(len(parts)) < 0.5
+            if "sop" in objective.scores:
+                parts = [[pair[::-1] if bad else pair for pair in row] for row, bad in zip(parts, wrong)]
+            else:
+                # The second half of another row; the room it leaves or lacks is cut to what there is.
+                others = draw.permutation(len(parts))
+                parts = [
+                    [[pair[0], tuple(of[: len(pair[1][0])] for of in parts[other][0][1])] if bad else pair for pair in row]
+                    for row, bad, other in zip(parts, wrong & (others != np.arange(len(parts))), others)
+                ]
+                wrong &= others != np.arange(len(parts))
+            labels["sop" if "sop" in objective.scores else "nsp"] = wrong.astype("int32")[:, None]
+        laid = lay_out(parts, play.length, play.framing)
+        inputs = {"tokens": laid.tokens, "positions": laid.positions, "documents": laid.documents}
+        if (play.network.config.num_segments or 0) > 1 or name == "unilm":
+            inputs["segments"] = laid.segments
+        if "mlm" in objective.scores:
+            places = places_for(play.length, play.mask_rate)
+            inputs["tokens"], inputs["at"], labels["mlm"] = masked(
+                laid, play.mask_rate, play.mask_id, play.ordinary, places, draw
+            )
+        elif name == "permuted":
+            inputs["order"], labels[name] = permuted(laid, draw)
+        else:
+            labels[name] = next_tokens(laid)
+            if name == "unilm":
+                target = np.roll(laid.segments, -1, axis=1) == 1
+                labels[name] = np.where(target, labels[name], -100).astype("int32")
+        mine = slice(self.rank, None, self.world)
+        return {key: value[mine] for key, value in inputs.items()}, {key: value[mine] for key, value in labels.items()}

@@ -1,0 +1,21 @@
+"""Text as its own teacher: a corpus becomes token ids, ids become full rows, rows become inputs and targets.
+
+Nothing here knows a model; `maskplay.plays.Pretrain` is what learns from it.
+"""
+
+from maskplay.pretext.objectives import Framing, Laid, Rows, lay_out, masked, next_tokens, permuted, places_for, split
+from maskplay.pretext.packing import Packed, held_out, pack
+from maskplay.pretext.prepared import Prepared, default_words, prepare, sentences
+
+__all__ = [
+    "OBJECTIVES",
+    "Framing",
+    "Packed",
+    "Prepared",
+    "Rows",
+    "default_words",
+    "held_out",
+    "pack",
+    "prepare",
+    "sentences",
+]

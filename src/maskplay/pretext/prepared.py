@@ -1,0 +1,253 @@
+"""A corpus as token ids on disk: split into sentences and encoded once, then mapped into memory by every run.
+
+A folder with four arrays of NumPy's own format: all ids in a row, where sentences and documents begin, and which tokens
+begin a word. Text is encoded by several processes; what they find is joined in the order of the text, so the folder is
+the same however many there are.
+"""
+
+import itertools
+import json
+import multiprocessing
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from maskplay.errors import UserError
+from maskplay.storage import MARKER, VERSION, new_folder, read_marker
+
+__all__ = ["Prepared", "default_words", "prepare", "sentences"]
+
+# The end of a sentence: its marks and the quotes and brackets that close behind them.
+END = re.compile(r"(?<=[。！？；…!?;])(?![。！？；…!?;”’」』）)\]》\"'])|(?<=[。！？；…!?;][”’」』）)\]》\"'])|(?<=[.])(?=\s+[A-Z])")
+# Words where nobody knows better: a run of letters and digits of an alphabet, and any other character alone.
+WORD = re.compile(r"[^\W\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+|\S")
+BLOCK = 2**18  # characters that a process encodes at a time
+ARRAYS = ("ids", "sentences", "documents", "words")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a line; joined they are the line.
+
+    Example:
+        >>> sentences("“走吧！”他说。我们走了。 OK. Go on")
+        ['“走吧！”', '他说。', '我们走了。', ' OK.', ' Go on']
+    """
+    return [part for part in END.split(text) if part]
+
+
+def default_words(text: str) -> list[str]:
+    """Words as any vocabulary may see them: runs of letters and digits; every Chinese character alone.
+
+    Example:
+        >>> default_words("用 BERT-base 分类")
+        ['用', 'BERT', '-', 'base', '分', '类']
+    """
+    return WORD.findall(text)
+
+
+class Prepared:
+    """A prepared corpus, mapped into memory.
+
+    Args:
+        folder: what `prepare` made.
+
+    Attributes:
+        ids: token ids of all text without special tokens, `(tokens,)`, uint16 or uint32.
+        sentences: where each sentence begins in `ids`, and the end, int64 `(sentences + 1,)`.
+        documents: which sentence each document begins with, and the end, int64 `(documents + 1,)`.
+        words: whether a token begins a word, bool `(tokens,)`.
+
+    Raises:
+        UserError: no such folder, or something else than a prepared corpus is in it.
+    """
+
+    ids: np.ndarray
+    sentences: np.ndarray
+    documents: np.ndarray
+    words: np.ndarray
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        description = read_marker(self.folder)
+        if description.get("format") != "tokens":
+            raise UserError(f"{self.folder}: expected a corpus prepared by maskplay, found {description.get('format')}")
+        self.vocab_size: int = description["vocab_size"]
+        for name in ARRAYS:
+            try:
+                setattr(self, name, np.load(self.folder / f"{name}.npy", mmap_mode="r"))
+            except (OSError, ValueError) as error:
+                raise UserError(f"{self.folder / name}.npy: missing or damaged ({error}); prepare it anew") from None
+        sound = (
+            len(self.ids) == len(self.words) == self.sentences[-1]
+            and len(self.sentences) - 1 == self.documents[-1]
+            and description["tokens"] == len(self.ids)
+        )
+        if not sound:
+            raise UserError(f"{self.folder}: its arrays do not belong together; prepare the corpus anew")
+
+
+def prepare(
+    documents: Iterable[Sequence[str]],
+    folder: str | os.PathLike[str],
+    tokenizer: Any,
+    words: Callable[[str], Sequence[str]] = default_words,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Encode a corpus and write it into a folder, whole or not at all.
+
+    Args:
+        documents: for each document its lines, each split into sentences here.
+        folder: the folder to make.
+        tokenizer: a `Tokenizer`.
+        words: from a sentence to its words in order, for whole-word masking; what lies between them may be left out.
+            `jieba.lcut` and `maskplay.text.words.jieba` are such functions. With several workers it must be importable.
+        workers: processes; 1 = this one.
+        progress: called with the number of characters that have been encoded since the last call.
+
+    Raises:
+        UserError: no text, or more than 2³² different tokens.
+
+    Example:
+        >>> import tempfile
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> texts = ["山高。水长。", "风清月白"]
+        >>> tokenizer = Tokenizer.from_characters(texts, max_size=100)
+        >>> found = prepare([texts], Path(tempfile.mkdtemp()) / "tokens", tokenizer)
+        >>> found.sentences.tolist(), found.documents.tolist()
+        ([0, 3, 6, 10], [0, 3])
+    """
+    kind = np.dtype("uint16" if len(tokenizer) <= 2**16 else "uint32")
+    ends, firsts, count, begins = [np.zeros(1, "int64")], [], 0, True
+    with new_folder(folder) as made:
+        with _Growing(made / "ids.npy", kind) as ids, _Growing(made / "words.npy", np.dtype(bool)) as starts:
+            for block, (found, marks, lengths, counts) in _encoded(documents, tokenizer, words, workers):
+                ids.write(found)
+                starts.write(marks)
+                ends.append(ends[-1][-1] + np.cumsum(lengths, dtype="int64"))
+                for (_, first), size in zip(block, counts):
+                    begins |= first
+                    if size and begins:
+                        firsts.append(count)
+                        begins = False
+                    count += size
+                if progress is not None:
+                    progress(sum(len(line) for line, _ in block))
+        if not count:
+            raise UserError("the corpus: expected some text, found none")
+        np.save(made / "sentences.npy", np.concatenate(ends))
+        np.save(made / "documents.npy", np.array([*firsts, count], "int64"))
+        description = {"format": "tokens", "version": VERSION, "tokens": ids.size, "vocab_size": len(tokenizer)}
+        (made / MARKER).write_text(json.dumps(description) + "\n", encoding="utf-8")
+    return Prepared(folder)
+
+
+Block = list[tuple[str, bool]]  # lines, and whether each is the first of a document
+Encoded = tuple[np.ndarray, np.ndarray, list[int], list[int]]  # ids, word starts, tokens a sentence, sentences a line
+
+
+def _blocks(documents: Iterable[Sequence[str]]) -> Iterator[Block]:
+    block: Block = []
+    size = 0
+    for document in documents:
+        for i, line in enumerate(document):
+            block.append((line, i == 0))
+            size += len(line)
+            if size >= BLOCK:
+                yield block
+                block, size = [], 0
+    yield block
+
+
+def _encoded(
+    documents: Iterable[Sequence[str]], tokenizer: Any, words: Callable[[str], Sequence[str]], workers: int
+) -> Iterator[tuple[Block, Encoded]]:
+    """Each block and what it was encoded to, in their order; a few are under way at a time."""
+    if workers == 1:
+        yield from ((block, encode(block, tokenizer, words)) for block in _blocks(documents))
+        return
+    # A fresh process: a copy of this one would hold the locks of threads that it does not have.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin, (tokenizer, words)) as pool:
+        under_way: deque[tuple[Block, Future[Encoded]]] = deque()
+        try:
+            for block in _blocks(documents):
+                under_way.append((block, pool.submit(_encode, block)))
+                if len(under_way) > 2 * workers:
+                    oldest, future = under_way.popleft()
+                    yield oldest, future.result()
+            for oldest, future in under_way:
+                yield oldest, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_of_process: tuple[Any, ...] = ()
+
+
+def _begin(*given: Any) -> None:
+    global _of_process
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread each: there are as many processes as wanted
+    _of_process = given
+
+
+def _encode(block: Block) -> Encoded:
+    return encode(block, *_of_process)
+
+
+def encode(block: Block, tokenizer: Any, words: Callable[[str], Sequence[str]]) -> Encoded:
+    """Ids of all the block's sentences, one after the other, and which of them begin a word."""
+    parts = [sentences(line) for line, _ in block]
+    texts = list(itertools.chain.from_iterable(parts))
+    pieces = tokenizer.split(texts)
+    sizes = [len(piece.ids) for piece in pieces]
+    ids = np.fromiter(itertools.chain.from_iterable(piece.ids for piece in pieces), "uint32", sum(sizes))
+    # All texts as one: which word each token's first character lies in, and where that changes.
+    whole, at = "".join(texts), 0
+    begins = np.zeros(len(whole) + 1, "int32")
+    ends = np.cumsum([0, *map(len, texts)])
+    begins[ends] = 1
+    for text in texts:
+        for word in words(text):
+            at = whole.find(word, at)
+            if at < 0:
+                raise UserError(f"words: expected the words of a text in their order, found {word!r} in {text[:60]!r}")
+            begins[at] = 1
+            at += len(word)
+    starts = np.fromiter((start for piece in pieces for start, _ in piece.offsets), "int64", len(ids))
+    word_of = np.cumsum(begins)[starts + np.repeat(ends[:-1], sizes)]
+    each = iter(sizes)
+    lengths = [[size for size in itertools.islice(each, len(part)) if size] for part in parts]
+    return ids, np.diff(word_of, prepend=0) != 0, [*itertools.chain.from_iterable(lengths)], [*map(len, lengths)]
+
+
+class _Growing:
+    """A .npy file of one axis whose length is known at the end."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        self.dtype, self.size = dtype, 0
+        self._file: BinaryIO = open(path, "wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.size,)}
+        np.lib.format.write_array_header_1_0(self._file, header)  # leaves room for the longest size
+
+    def write(self, values: np.ndarray) -> None:
+        self._file.write(values.astype(self.dtype).tobytes())
+        self.size += len(values)
+
+    def __enter__(self) -> "_Growing":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._file.seek(0)
+            self._write_header()
+        self._file.close()

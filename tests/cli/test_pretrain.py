@@ -1,0 +1,180 @@
+"""`maskplay pretrain`: raw text to a checkpoint that others open, faults in one line, and a run that is killed."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import maskplay as mp
+from cli.faults import call, fault, start
+from cli.test_fit import wait_for
+
+SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--intermediate-size", 32, "--vocab-size", 100,
+         "--length", 24, "--batch-size", 4, "--held-out", 0.2)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    draw = np.random.default_rng(0)
+    lines = ["".join(draw.choice([*"天地玄黄宇宙洪荒"], size)) + "。" for size in draw.integers(4, 30, 120)]
+    lines[60] = ""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def command(text: Path, out: Path, *more: object) -> list[object]:
+    return ["pretrain", text, "--out", out, "--steps", 40, "--report-every", 10, "--save-every", 0, *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def whole(text, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert call(*command(text, out)) == 0
+    return out
+
+
+def test_the_result_is_whole_and_opens(whole: Path) -> None:
+    assert os.listdir(whole.parent) == ["out"]
+    bert = mp.load(whole)
+    assert (bert.family, bert.config.num_layers, bert.config.position) == ("roformer", 1, "rotary")
+    assert len(bert.fill("天地[MASK]黄")) == 5
+    figures = json.loads((whole / "metrics.json").read_text("utf-8"))
+    assert [row["step"] for row in figures["history"]] == [10, 20, 30, 40]
+    assert figures["tokens"]["filled"] > 0.8 and figures["tokens"]["corpus"] > 1500
+    table = (whole / "history.csv").read_text("utf-8").splitlines()
+    assert table[0] == "step,accuracy,loss,val_accuracy,val_loss" and len(table) == 5 and table[4].startswith("40,")
+    # Google's files, which bert4keras opens, hold the same network.
+    google = mp.load(whole / "bert_model.ckpt", config=whole / "bert_config.json", family="roformer")
+    for weight, other in zip(bert.network.weights, google.network.weights):
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(w) for w in (weight, other)), err_msg=weight.path)
+
+
+def test_transformers_opens_it(whole: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    bert = mp.load(whole)
+    tokens = bert.tokenizer.encode("天地[MASK]黄", specials=True).ids
+    theirs = transformers.RoFormerForMaskedLM.from_pretrained(whole).eval()
+    with torch.no_grad():
+        logits = theirs(torch.tensor([tokens])).logits.numpy()
+    ours = keras.ops.convert_to_numpy(bert.logits(np.array([tokens])))
+    np.testing.assert_allclose(ours, logits, atol=1e-4)
+
+
+def test_killed_again_and_again_it_ends_like_a_whole_one(capfd, text, whole: Path, tmp_path: Path) -> None:
+    out, running = tmp_path / "out", tmp_path / "out.running"
+    silent = dict(stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(2):
+        process = start(*command(text, out), **silent)
+        wait_for(running / "state.safetensors", process)
+        time.sleep(random.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if out.exists():
+            break  # it was faster than we were
+        assert os.listdir(tmp_path) == ["out.running"]
+    capfd.readouterr()
+    assert out.exists() or call(*command(text, out)) == 0
+    assert os.listdir(tmp_path) == ["out"]
+    ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
+    one, other = (json.loads((folder / "metrics.json").read_text("utf-8"))["history"] for folder in (out, whole))
+    assert [pytest.approx(row, abs=1e-5) for row in one] == other
+
+
+def test_ctrl_c_and_another_recipe(capfd, text, tmp_path: Path) -> None:
+    out, running = tmp_path / "out", tmp_path / "out.running"
+    process = start(*command(text, out, "--steps", 100_000), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    wait_for(running / "state.safetensors", process)
+    process.send_signal(signal.SIGINT)
+    printed, told = process.communicate()
+    assert (process.returncode, printed) == (130, ""), told
+    assert told.splitlines()[-1] == "maskplay: interrupted" and os.listdir(tmp_path) == ["out.running"]
+    err = fault(capfd, *command(text, out, "--steps", 100_000, "--seed", 1))
+    assert f"{running}: holds an unfinished run with seed 0, now it is 1" in err
+    # What changes nothing of the result may change; --restart begins afresh, also with the vocabulary.
+    assert call(*command(text, out, "--restart", "--vocab-size", 90, "--steps", 2)) == 0
+    assert "going on" not in capfd.readouterr().err and os.listdir(tmp_path) == ["out"]
+    assert len(mp.load(out).tokenizer) <= 90
+
+
+def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'objective = {"mlm+sop" = 1, lm = 0.5}\nhidden_size = 16\nnum_layers = 1\nnum_heads = 2\n'
+        "intermediate_size = 32\nlength = 24\nbatch_size = 4\nsteps = 99\nheld_out = 0.2\nlearning_rate = 1\n"
+    )
+    packed = tmp_path / "text.gz"
+    packed.write_bytes(gzip.compress(text.read_bytes()))
+    json_lines = tmp_path / "text.jsonl"
+    json_lines.write_text("\n".join(json.dumps({"body": line}) for line in text.read_text("utf-8").splitlines()))
+    options = ["--config", recipe, "--steps", 3, "--learning-rate", 1e-3, "--family", "bert", "--field", "body"]
+    assert call("pretrain", json_lines, packed, "--out", tmp_path / "out", *options) == 0
+    settings = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["settings"]
+    assert (settings["steps"], settings["learning_rate"], settings["batch_size"]) == (3, 1e-3, 4)
+    bert = mp.load(tmp_path / "out")
+    assert bert.family == "bert" and bert.network.heads == ("pooler", "nsp", "mlm")
+    # A checkpoint goes on, with its own vocabulary and shape.
+    more = ["--model", tmp_path / "out", "--steps", 2, "--length", 24, "--batch-size", 4, "--objective", "unilm"]
+    assert call("pretrain", text, "--out", tmp_path / "more", "--held-out", 0.2, *more) == 0
+    assert mp.load(tmp_path / "more").tokenizer == bert.tokenizer
+
+
+def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "out", "--steps", 2, *SMALL]
+
+    def file(name: str, content: bytes) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    for source, message in (
+        (file("empty.txt", b""), "expected some text, found none"),
+        (file("blank.txt", b"\n \n\n"), "expected some text, found none"),
+        (file("one.txt", "一行。".encode()), "has 1 sentences in one document"),
+        (file("garbage.bin", bytes(range(256)) * 9), "garbage.bin"),
+        (tmp_path / "gone.txt", "gone.txt"),
+    ):
+        assert message in fault(capfd, "pretrain", source, *out), source
+    recipe = file("recipe.toml", b"")
+    for content, message in (
+        (b"step = 3", "expected keys among family, hidden_size"),
+        (b"steps = '3'", "steps: expected a value like 10000, found '3'"),
+        (b"steps = true", "steps: expected a value like 10000, found True"),
+        (b"steps = [", "not a TOML file"),
+        (b"\xff", "not a TOML file"),
+    ):
+        recipe.write_bytes(content)
+        assert message in fault(capfd, "pretrain", text, *out, "--config", recipe), content
+    no_mask = tmp_path / "vocab.json"
+    no_mask.write_text(json.dumps({token: i for i, token in enumerate(["[PAD]", "[UNK]", "天"])}))
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n天\n", encoding="utf-8")
+    for more, message in (
+        (["--objective", "cloze"], "objective: expected some of mlm, mlm+sop"),
+        (["--objective", "mlm:x"], "objective: expected names with weights"),
+        (["--words", "thulac"], "words: expected jieba, found 'thulac'"),
+        (["--family", "t5x"], "family: expected one of bert"),
+        (["--family", "t5", "--objective", "lm"], "a t5 has a decoder"),
+        (["--learning-rate", "nan"], "learning_rate: expected a number above 0"),
+        (["--batch-size", "0"], "batch_size: expected at least 1, found 0"),
+        (["--held-out", "1"], "held_out: expected a share between 0 and 1"),
+        (["--vocab", tmp_path / "vocab.txt"], "missing [MASK]"),
+        (["--model", whole, "--vocab", tmp_path / "vocab.txt"], "brings its own"),
+        (["--hidden-size", "15"], "hidden_size"),
+        (["--config", tmp_path / "gone.toml"], "gone.toml"),
+    ):
+        assert message in fault(capfd, "pretrain", text, *out, *more), more
+    (tmp_path / "taken").write_text("")
+    assert "expected a folder to write to" in fault(capfd, "pretrain", text, "--out", tmp_path / "taken")
+    assert not (tmp_path / "out").exists()

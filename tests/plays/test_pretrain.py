@@ -1,0 +1,282 @@
+"""Pretrain: each objective sees what it may see, is scored by what it should, and learns what there is to learn."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import maskplay as mp
+from maskplay import pretext
+from maskplay.callbacks import Resume
+from maskplay.plays.pretrain import OBJECTIVES, Steps
+
+ALPHABET = "天地玄黄宇宙洪荒日月盈昃"
+LENGTH = 32
+
+
+def cycle(seed: int, count: int = 200) -> list[str]:
+    """Stretches of one endless round: every character follows from its neighbours."""
+    draw = np.random.default_rng(seed)
+    return [(ALPHABET * 4)[start : start + size] + "。" for start, size in draw.integers((0, 8), (12, 30), (count, 2))]
+
+
+def noise(seed: int, count: int = 200) -> list[str]:
+    """The control: nothing follows from anything."""
+    draw = np.random.default_rng(seed)
+    return ["".join(draw.choice([*ALPHABET], size)) + "。" for size in draw.integers(8, 30, count)]
+
+
+TOKENIZER = mp.Tokenizer.from_characters(cycle(0), max_size=100)
+
+
+def bert(seed: int = 0, heads=("pooler", "nsp", "mlm"), **changes) -> mp.Pretrained:
+    keras.utils.set_random_seed(seed)
+    sizes = dict(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, initializer_range=0.1)
+    config = mp.Config(vocab_size=len(TOKENIZER), position="rotary", dropout=0.0, attention_dropout=0.0, **sizes)
+    return mp.Pretrained(mp.LanguageModel(config.but(**changes), heads), TOKENIZER, "roformer")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> pretext.Prepared:
+    return pretext.prepare([cycle(0), cycle(1)], tmp_path_factory.mktemp("cycle") / "tokens", TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def model() -> mp.Pretrained:
+    """For tests that leave its weights alone."""
+    return bert()
+
+
+def play(model: mp.Pretrained, objective, **options) -> mp.plays.Pretrain:
+    return mp.plays.Pretrain(model, objective, length=LENGTH, **options)
+
+
+def outputs(made: mp.plays.Pretrain, inputs) -> dict[str, np.ndarray]:
+    return {name: ops.convert_to_numpy(value) for name, value in made(inputs).items()}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_shapes_and_targets(model, corpus, objective: str) -> None:
+    made = play(model, objective)
+    batches = Steps(made, corpus, batch_size=4, steps=3)
+    assert len(batches) == 3
+    inputs, labels = batches[1]
+    found = outputs(made, inputs)
+    assert found.keys() == labels.keys() == {*OBJECTIVES[objective].scores}
+    for name, scores in found.items():
+        wide = 2 if name in ("sop", "nsp") else model.config.vocab_size
+        assert scores.shape == (*((4, wide) if wide == 2 else (*labels[name].shape, wide)),)
+        if wide > 2:
+            counted = labels[name] != -100
+            assert counted.any(axis=1).all()
+            tokens = inputs[objective]["tokens"]
+            at = inputs[objective].get("at", np.broadcast_to(np.arange(LENGTH), (4, LENGTH)))
+            assert (np.take_along_axis(inputs[objective]["documents"], at, axis=1)[counted] > 0).all()
+            if objective == "unilm":  # the second half alone, and its end
+                segments = inputs[objective]["segments"]
+                assert (np.roll(segments, -1, axis=1)[counted] == 1).all()
+                assert (counted.sum(axis=1) == segments.sum(axis=1)).all()
+            if objective == "lm":
+                assert (tokens[:, 1:][counted[:, :-1]] == labels[name][:, :-1][counted[:, :-1]]).all()
+    # What a step is follows from its number and the seed alone.
+    again = Steps(made, corpus, batch_size=4, steps=3)
+    again.epoch, again.start = 0, 1
+    for one, other in zip(keras.tree.flatten(again[0]), keras.tree.flatten((inputs, labels))):
+        np.testing.assert_array_equal(one, other)
+    other, _ = Steps(made, corpus, batch_size=4, steps=3, seed=1)[1]
+    assert (other[objective]["tokens"] != inputs[objective]["tokens"]).any()
+
+
+@pytest.mark.parametrize("objective", ["mlm", "lm", "permuted", "unilm"])
+def test_who_sees_whom(model, corpus, objective: str) -> None:
+    """A token is changed: nothing changes where it may not be seen, something where it may."""
+    made = play(model, objective)
+    inputs, _ = Steps(made, corpus, batch_size=4, steps=1, seed=3)[0]
+    inputs = {objective: {name: value for name, value in inputs[objective].items() if name != "at"}}
+    facts = inputs[objective]
+    before = outputs(made, inputs)[objective]
+    at = 7
+    changed = facts["tokens"].copy()
+    changed[:, at] = 5 + (changed[:, at] - 4) % 40
+    after = outputs(made, {objective: {**facts, "tokens": changed}})[objective]
+    moved = np.abs(after - before).max(axis=-1) > 1e-6
+    same = facts["documents"] == facts["documents"][:, at : at + 1]
+    if objective == "lm":
+        allowed = same & (np.arange(LENGTH) >= at)
+    elif objective == "permuted":
+        allowed = same & (facts["order"] >= facts["order"][:, at : at + 1])
+    elif objective == "unilm":
+        segments = facts["segments"]
+        allowed = same & ((segments[:, at : at + 1] == 0) | ((segments == 1) & (np.arange(LENGTH) >= at)))
+    else:
+        allowed = same
+    np.testing.assert_array_equal(moved, allowed & (changed != facts["tokens"]).any(axis=1, keepdims=True))
+
+
+def test_a_packed_row_is_its_pieces_alone(model, tmp_path: Path) -> None:
+    short = pretext.prepare([[line[:6]] for line in cycle(2, 40)], tmp_path / "tokens", TOKENIZER)
+    made = play(model, "lm")
+    inputs, _ = Steps(made, short, batch_size=2, steps=1)[0]
+    facts = inputs["lm"]
+    assert facts["documents"].max() >= 3
+    together = outputs(made, inputs)["lm"]
+    for row in range(2):
+        for document in range(1, facts["documents"][row].max() + 1):
+            mine = facts["documents"][row] == document
+            alone = {name: value[row : row + 1, mine] for name, value in facts.items() if name != "positions"}
+            np.testing.assert_allclose(outputs(made, {"lm": alone})["lm"][0], together[row, mine], atol=1e-5)
+
+
+def test_loss_and_accuracy_are_those_of_the_targets(model, corpus) -> None:
+    made = play(model, {"mlm+sop": 0.7, "lm": 0.3})
+    made.compile(keras.optimizers.SGD(0.0))
+    batches = Steps(made, corpus, batch_size=8, steps=1, fixed=True)
+    inputs, labels = batches[0]
+    found = outputs(made, inputs)
+    losses, right = {}, {}
+    for name, scores in found.items():
+        scores = scores.reshape(-1, scores.shape[-1]).astype("float64")
+        label = labels[name].reshape(-1)
+        counted = label != -100
+        scores, label = scores[counted], label[counted]
+        losses[name] = (np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(label)), label]).mean()
+        right[name] = (scores.argmax(axis=1) == label).mean()
+    measured = made.evaluate(batches, verbose=0, return_dict=True)
+    expected = 0.7 * losses["mlm"] + 0.7 * losses["sop"] + 0.3 * losses["lm"]
+    assert measured["loss"] == pytest.approx(expected, abs=1e-5)
+    for name, share in right.items():
+        assert measured[f"{name}_accuracy"] == pytest.approx(share, abs=1e-6)
+
+
+def test_halves_in_their_order_or_not(model, tmp_path: Path) -> None:
+    corpus = pretext.prepare([noise(5)], tmp_path / "tokens", TOKENIZER)
+    plain, _ = Steps(play(model, "unilm"), corpus, batch_size=64, steps=1)[0]
+    real = {bytes(row[row > 4].astype("uint8")) for row in plain["unilm"]["tokens"]}
+    for objective, name in (("mlm+sop", "sop"), ("mlm+nsp", "nsp")):
+        made = play(model, objective, mask_rate=0.01)
+        inputs, labels = Steps(made, corpus, batch_size=64, steps=1)[0]
+        wrong = labels[name][:, 0].astype(bool)
+        assert 15 < wrong.sum() < 49
+        facts = inputs[objective]
+        kept, halves = [], []
+        for i in range(64):
+            tokens = facts["tokens"][i].copy()
+            mine = labels["mlm"][i] != -100
+            tokens[facts["at"][i][mine]] = labels["mlm"][i][mine]
+            inside = tokens > 4
+            one, two = (tokens[inside & (facts["segments"][i] == segment)] for segment in (0, 1))
+            kept.append(bytes([*one, *two]) in real)
+            halves.append(bytes([*two, *one]) in real)
+        # The same rows, other cuts: as they stand or, for the order of halves, exchanged.
+        assert np.array_equal(kept, ~wrong)
+        if name == "sop":
+            assert np.array_equal(halves, wrong)
+
+
+def learnt(lines: list[str], folder: Path, objective: str = "mlm", steps: int = 240) -> dict[str, float]:
+    model = bert(3)
+    made = mp.plays.Pretrain(model, objective, length=LENGTH)
+    made.compile(keras.optimizers.Adam(1e-2))
+    corpus = pretext.prepare([lines], folder / "tokens", TOKENIZER)
+    train, dev = made.steps(corpus, batch_size=32, steps=steps, held_out=0.2)
+    made.fit(train, verbose=0)
+    return made.evaluate(dev, verbose=0, return_dict=True)
+
+
+def test_it_learns_what_there_is_to_learn(tmp_path: Path) -> None:
+    found = learnt(cycle(0), tmp_path / "cycle")
+    assert found["accuracy"] > 0.95
+    assert learnt(noise(0), tmp_path / "noise")["accuracy"] < 0.3
+
+
+def test_a_language_model_learns(tmp_path: Path) -> None:
+    # The first character of a stretch and where it ends cannot be known.
+    assert learnt(cycle(0), tmp_path / "cycle", "lm", 150)["accuracy"] > 0.75
+
+
+def test_the_heads_of_others_are_left_alone(corpus) -> None:
+    model = bert(1)
+    before = {w.path: np.array(ops.convert_to_numpy(w)) for w in model.network.trainable_weights}
+    made = play(model, "mlm")
+    made.compile(keras.optimizers.Adam(1e-3))
+    made.fit(Steps(made, corpus, batch_size=4, steps=2), verbose=0)
+    moved = {w.path for w in model.network.trainable_weights if (ops.convert_to_numpy(w) != before[w.path]).any()}
+    assert not any("pooler" in path or "nsp" in path for path in moved)
+    assert any("mlm" in path for path in moved) and any("block_0" in path for path in moved)
+
+
+class Stop(keras.callbacks.Callback):
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_run_ends_like_a_whole_one(corpus, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("maskplay.callbacks.PAUSE", 0)
+
+    def run(folder: Path, stop: int | None = None) -> tuple[list[dict[str, float]], list[np.ndarray]]:
+        model = bert(2, heads=["mlm"], dropout=0.2)
+        made = play(model, {"mlm": 1.0, "unilm": 0.5})
+        made.compile(mp.optimizers.adamw(1e-2, 11))
+        train, dev = made.steps(corpus, batch_size=4, steps=11, every=4)
+        resume = Resume(folder, {}, monitor=None, every=0)
+        resume.fit(made, train, 3, dev, [Stop(stop)] if stop else [])
+        assert [len(list(resume.history)), resume.best] == [3, resume.history[-1]]
+        return resume.history, [ops.convert_to_numpy(weight) for weight in model.network.weights]
+
+    history, weights = run(tmp_path / "whole")
+    for stop in (3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "running", stop)
+    again, resumed = run(tmp_path / "running")
+    assert [one.keys() for one in again] == [one.keys() for one in history]
+    for one, other in zip(again, history):
+        assert one == pytest.approx(other, abs=1e-5)
+    for one, other in zip(resumed, weights):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_processes_share_a_batch(model, corpus) -> None:
+    made = play(model, "mlm+sop")
+    (whole, labels), *parts = (Steps(made, corpus, batch_size=6, steps=1, shard=shard)[0] for shard in
+                               ((0, 1), (0, 3), (1, 3), (2, 3)))  # fmt: skip
+    for rank, (mine, answers) in enumerate(parts):
+        for name, value in whole["mlm+sop"].items():
+            np.testing.assert_array_equal(mine["mlm+sop"][name], value[rank::3])
+        np.testing.assert_array_equal(answers["mlm"], labels["mlm"][rank::3])
+
+
+def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
+    for objective, message in (
+        ("mlm+cloze", "expected some of mlm, mlm\\+sop, .*, found 'mlm\\+cloze'"),
+        ({"mlm": 0}, "objective mlm: expected a weight above 0, found 0"),
+        ({"mlm": 1.0, "mlm+sop": 1.0}, "one of each kind, found mlm, mlm\\+sop"),
+        ({}, "expected at least one"),
+    ):
+        with pytest.raises(mp.UserError, match=message):
+            play(model, objective)
+    for options, message in (({"length": 4}, "length: expected 8 to"), ({"mask_rate": 1}, "mask_rate: expected")):
+        with pytest.raises(mp.UserError, match=message):
+            mp.plays.Pretrain(model, **options)
+    with pytest.raises(mp.UserError, match="needs the heads 'pooler' and 'nsp'"):
+        play(bert(heads=["mlm"]), "mlm+sop")
+    with pytest.raises(mp.UserError, match="no head that scores tokens"):
+        play(bert(heads=["pooler"]), "mlm")
+    other = mp.Tokenizer.from_characters(["山"], max_size=90)
+    foreign = pretext.prepare([["山"]], tmp_path / "tokens", other)
+    with pytest.raises(mp.UserError, match=f"a vocabulary of {len(other)} tokens, the network's has {len(TOKENIZER)}"):
+        Steps(play(model, "mlm"), foreign)
+    for options in ({"batch_size": 0}, {"steps": 0}, {"batch_size": 3, "shard": (0, 2)}, {"shard": (2, 2)}):
+        with pytest.raises(mp.UserError, match="expected at least one step and row"):
+            Steps(play(model, "mlm"), corpus, **options)
+    with pytest.raises(mp.UserError, match="bert.save"):
+        play(model, "mlm").save(tmp_path / "play")
+    with pytest.raises(IndexError):
+        Steps(play(model, "mlm"), corpus, steps=1)[1]
