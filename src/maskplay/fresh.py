@@ -6,7 +6,6 @@ For a first result without a checkpoint, and for data unlike anything that check
 import re
 from collections import Counter
 from collections.abc import Iterable
-
 from typing import Any
 
 from maskplay.config import Config

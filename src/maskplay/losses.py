@@ -69,7 +69,7 @@ class TokenCrossEntropy(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
-class TokenAccuracy(keras.metrics.Mean):
+class TokenAccuracy(keras.metrics.Metric):
     """Share of the tokens that count whose highest logit is the right one, over all batches.
 
     Args:
@@ -87,6 +87,8 @@ class TokenAccuracy(keras.metrics.Mean):
     def __init__(self, ignore_class: int | None = -100, name: str = "token_accuracy", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
         self.ignore_class = ignore_class
+        self.right = self.add_variable(shape=(), initializer="zeros", name="right")
+        self.counted = self.add_variable(shape=(), initializer="zeros", name="counted")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         labels = ops.cast(y_true, "int32")
@@ -98,7 +100,11 @@ class TokenAccuracy(keras.metrics.Mean):
             for _ in range(len(labels.shape) - len(sample_weight.shape)):
                 sample_weight = sample_weight[..., None]
             counted = counted * sample_weight
-        super().update_state(ops.cast(right, self.dtype), counted)
+        self.right.assign_add(ops.sum(ops.cast(right, self.dtype) * counted))
+        self.counted.assign_add(ops.sum(counted))
+
+    def result(self) -> Any:
+        return ops.divide_no_nan(self.right, self.counted)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_class": self.ignore_class}

@@ -72,7 +72,7 @@ def regularize(model: keras.Model, *tricks: "Trick") -> keras.Model:
 
     noise = [trick.noise for trick in tricks if trick.noise is not None]
     _keep_noise(model, noise)
-    compute_loss.noise = noise
+    compute_loss.noise = noise  # pyrefly: ignore[missing-attribute]
     model.compute_loss = compute_loss
     model.train_function = None  # as after `compile`: the next step is traced anew
     return model
@@ -274,7 +274,7 @@ class VirtualAdversarial(Trick):
     iterations: int = 1
     from_logits: bool = True
     seed: int | None = None
-    noise: Any = field(init=False, repr=False, compare=False)
+    noise: Any = field(init=False, repr=False, compare=False)  # pyrefly: ignore[bad-override]
 
     def __post_init__(self) -> None:
         _check(self, patterns=True, at_least_0=("xi", "epsilon", "weight"))

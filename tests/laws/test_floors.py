@@ -12,8 +12,8 @@ from laws.house import PACKAGE, files, house, imports, name_of
 FLOORS = [
     ("errors storage corpus arrays pictures _backend", True),
     (
-        "masks config text tables pretext demo batches losses metrics callbacks decode words optimizers stochastic autodiff "
-        "statistics",
+        "masks config text tables pretext words demo batches losses metrics callbacks decode optimizers stochastic "
+        "autodiff statistics",
         False,
     ),
     ("families layers regularization", False),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretext.test_packing import corpus
 
 from maskplay.pretext import Framing, Laid, Packed, Rows, lay_out, masked, next_tokens, permuted, places_for, split
+from pretext.test_packing import corpus
 
 MASK, FRAMING, ORDINARY = 4, Framing(begin=2, end=3, pad=0), np.arange(5, 1005)
 

@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="maskplay",
-    help="BERT-family models in Keras 3: pretrain them, look into checkpoints, convert them, train classifiers and use them.",
+    help="BERT-family models in Keras 3: look into checkpoints, convert them, pretrain and train them, use them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maskplay import _backend, corpus, fresh, pretext
 from maskplay.callbacks import Resume
@@ -28,7 +28,7 @@ from maskplay.families import FAMILIES
 from maskplay.optimizers import adamw
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
-from maskplay.storage import check_replaceable, new_folder, write_atomically
+from maskplay.storage import check_replaceable, new_folder
 from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import jieba
 

@@ -22,13 +22,15 @@ from maskplay.pretext import (
     Packed,
     Prepared,
     Rows,
-    held_out as separate,
     lay_out,
     masked,
     next_tokens,
     permuted,
     places_for,
     split,
+)
+from maskplay.pretext import (
+    held_out as separate,
 )
 
 __all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
@@ -72,8 +74,8 @@ class Pretrain(keras.Model):
         length: tokens of a row, special ones included; default the network's positions, at most 512.
         mask_rate: which share of the words the masked objectives hide.
 
-    As a `keras.Model` it takes, for each objective, a dictionary of ints `(batch, length)` (see `Steps`) to a dictionary
-    of logits: `(batch, places or length, vocab_size)` for tokens, `(batch, 2)` for the order of halves.
+    As a `keras.Model` it takes, for each objective, ints `(batch, length)` by name (see `Steps`) to a dictionary of
+    logits: `(batch, places or length, vocab_size)` for tokens, `(batch, 2)` for the order of halves.
 
     Raises:
         UserError: an unknown objective, a network without the heads that one needs, a vocabulary without the special
@@ -116,7 +118,8 @@ class Pretrain(keras.Model):
                 raise UserError(f"objective {name}: expected a weight above 0, found {weight!r:.80}")
         targets = [target for name in self.objectives for target in OBJECTIVES[name].scores]
         if not targets or len(set(targets)) < len(targets):
-            raise UserError(f"objective: expected at least one, and one of each kind, found {', '.join(self.objectives)}")
+            found = ", ".join(self.objectives) or "none"
+            raise UserError(f"objective: expected at least one, and one of each kind, found {found}")
         if not 0 < mask_rate < 1:
             raise UserError(f"mask_rate: expected a number between 0 and 1, found {mask_rate!r}")
         config, heads = self.network.config, self.network.heads
@@ -132,7 +135,7 @@ class Pretrain(keras.Model):
             raise UserError(f"length: expected 8 to {longest} tokens, found {self.length!r}")
         self.mask_rate = mask_rate
         self.framing = Framing.of(self.tokenizer)
-        self.mask_id = self.tokenizer.special("mask") if any(n.startswith("mlm") for n in self.objectives) else None
+        self.mask_id: int = self.tokenizer.special("mask") if "mlm" in targets else -1
         special = {*self.tokenizer.ids(self.tokenizer.form.specials)}
         self.ordinary = np.array([i for i in range(len(self.tokenizer)) if i not in special], "int32")
         self.built = True
@@ -175,9 +178,10 @@ class Pretrain(keras.Model):
             **kwargs: everything else of `Steps`: seed, every, shard.
         """
         train, dev = separate(corpus, held_out, kwargs.get("seed", 0))
+        alike = {name: value for name, value in kwargs.items() if name != "every"}
         return (
             Steps(self, corpus, train, batch_size, steps, **kwargs),
-            Steps(self, corpus, dev, batch_size, -(-DEV_ROWS // batch_size), **{**kwargs, "every": None}, fixed=True),
+            Steps(self, corpus, dev, batch_size, -(-DEV_ROWS // batch_size), fixed=True, **alike),
         )
 
     def save(self, *args: Any, **kwargs: Any) -> None:
@@ -284,15 +288,15 @@ class Steps(keras.utils.PyDataset):
         if "sop" in objective.scores or "nsp" in objective.scores:
             wrong = draw.random(len(parts)) < 0.5
             if "sop" in objective.scores:
-                parts = [[pair[::-1] if bad else pair for pair in row] for row, bad in zip(parts, wrong)]
+                parts = [[pair[::-1]] if bad else [pair] for (pair,), bad in zip(parts, wrong)]
             else:
-                # The second half of another row; the room it leaves or lacks is cut to what there is.
                 others = draw.permutation(len(parts))
-                parts = [
-                    [[pair[0], tuple(of[: len(pair[1][0])] for of in parts[other][0][1])] if bad else pair for pair in row]
-                    for row, bad, other in zip(parts, wrong & (others != np.arange(len(parts))), others)
-                ]
+                # The second half comes from another row, as much of it as there is room for.
                 wrong &= others != np.arange(len(parts))
+                parts = [
+                    [[a, tuple(values[: len(b[0])] for values in parts[other][0][1])]] if bad else [[a, b]]
+                    for ((a, b),), bad, other in zip(parts, wrong, others)
+                ]
             labels["sop" if "sop" in objective.scores else "nsp"] = wrong.astype("int32")[:, None]
         laid = lay_out(parts, play.length, play.framing)
         inputs = {"tokens": laid.tokens, "positions": laid.positions, "documents": laid.documents}

@@ -8,14 +8,20 @@ from maskplay.pretext.packing import Packed, held_out, pack
 from maskplay.pretext.prepared import Prepared, default_words, prepare, sentences
 
 __all__ = [
-    "OBJECTIVES",
     "Framing",
+    "Laid",
     "Packed",
     "Prepared",
     "Rows",
     "default_words",
     "held_out",
+    "lay_out",
+    "masked",
+    "next_tokens",
     "pack",
+    "permuted",
+    "places_for",
     "prepare",
     "sentences",
+    "split",
 ]

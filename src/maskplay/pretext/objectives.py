@@ -26,7 +26,13 @@ Part = tuple[np.ndarray, np.ndarray]  # token ids, and which of them begin a wor
 
 @dataclass(frozen=True)
 class Framing:
-    """The special tokens around a piece: ids of `[CLS]`, `[SEP]`, `[PAD]` or what stands for them."""
+    """The special tokens around a piece: ids of `[CLS]`, `[SEP]`, `[PAD]` or what stands for them.
+
+    Example:
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> Framing.of(Tokenizer.from_characters(["山"], max_size=80))
+        Framing(begin=2, end=3, pad=0)
+    """
 
     begin: int
     end: int
@@ -55,6 +61,12 @@ class Laid:
         positions: places within the piece.
         documents: the piece's number in its row, from 1; 0 for padding.
         words: the word's number in its row, from 1; 0 for special tokens and padding.
+
+    Example:
+        >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))
+        >>> laid = lay_out([[[part]]], 6, Framing(begin=2, end=3, pad=0))
+        >>> laid.words.tolist()
+        [[0, 1, 1, 2, 0, 0]]
     """
 
     tokens: np.ndarray
@@ -115,6 +127,14 @@ def masked(
 
     Returns:
         Tokens `(batch, length)`, places `(batch, places)` and labels `(batch, places)`, -100 where a row has fewer.
+
+    Example:
+        >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))
+        >>> laid = lay_out([[[part]]], 6, Framing(begin=2, end=3, pad=0))
+        >>> draw = np.random.default_rng(0)
+        >>> tokens, at, labels = masked(laid, 0.5, mask=4, ordinary=np.arange(5, 10), places=2, draw=draw)
+        >>> tokens.tolist(), at.tolist(), labels.tolist()
+        ([[2, 7, 8, 4, 3, 0]], [[3, 0]], [[9, -100]])
     """
     rows = np.arange(len(laid.words))[:, None]
     chance = draw.random((len(rows), laid.words.max(initial=0) + 1))
@@ -139,13 +159,25 @@ def masked(
 
 
 def places_for(length: int, rate: float) -> int:
-    """How many targets a row has room for: so many that one row in some ten thousands has more (one-token words)."""
+    """How many targets a row has room for: so many that one row in some ten thousands has more (one-token words).
+
+    Example:
+        >>> places_for(128, 0.15)
+        36
+    """
     spread = 4 * (length * rate * (1 - rate)) ** 0.5
     return min(length, max(1, int(np.ceil(length * rate + spread))))
 
 
 def next_tokens(laid: Laid) -> np.ndarray:
-    """Labels `(batch, length)` of a language model: at each token the one after it in its piece."""
+    """Labels `(batch, length)` of a language model: at each token the one after it in its piece.
+
+    Example:
+        >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))
+        >>> laid = lay_out([[[part]]], 6, Framing(begin=2, end=3, pad=0))
+        >>> next_tokens(laid).tolist()
+        [[7, 8, 9, 3, -100, -100]]
+    """
     labels = np.full_like(laid.tokens, IGNORED)
     inside = (laid.documents[:, 1:] == laid.documents[:, :-1]) & (laid.documents[:, :-1] > 0)
     labels[:, :-1] = np.where(inside, laid.tokens[:, 1:], IGNORED)
@@ -158,6 +190,13 @@ def permuted(laid: Laid, draw: np.random.Generator) -> tuple[np.ndarray, np.ndar
     Returns:
         Order `(batch, length)`: each token's place, pieces one after the other, each from its `[CLS]` on; labels
         `(batch, length)`.
+
+    Example:
+        >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))
+        >>> laid = lay_out([[[part]]], 6, Framing(begin=2, end=3, pad=0))
+        >>> order, labels = permuted(laid, np.random.default_rng(0))
+        >>> order.tolist(), labels.tolist()
+        ([[0, 3, 2, 1, 4, 5]], [[9, 3, 7, 8, -100, -100]])
     """
     key = laid.documents + np.where(laid.positions == 0, 0, draw.random(laid.tokens.shape))
     key[laid.documents == 0] = np.inf
@@ -172,7 +211,13 @@ def permuted(laid: Laid, draw: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def split(part: Part, draw: np.random.Generator) -> tuple[Part, Part]:
-    """A part as two, at a random word."""
+    """A part as two, at a random word.
+
+    Example:
+        >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))
+        >>> [ids.tolist() for ids, _ in split(part, np.random.default_rng(0))]
+        [[7, 8], [9]]
+    """
     ids, begins = part
     at = np.flatnonzero(begins[1:]) + 1
     cut = int(draw.choice(at)) if len(at) else max(1, len(ids) // 2)
@@ -185,6 +230,15 @@ class Rows:
     Args:
         packed: the rows.
         seed: of the order.
+
+    Example:
+        >>> import tempfile
+        >>> from maskplay.pretext.prepared import prepare
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> lines = ["山高水长。"] * 4
+        >>> corpus = prepare([lines], tempfile.mkdtemp() + "/tokens", Tokenizer.from_characters(lines, max_size=90))
+        >>> sorted(Rows(Packed(corpus, room=12)).numbers(0, 2).tolist())
+        [0, 1]
     """
 
     def __init__(self, packed: Packed, seed: int = 0) -> None:

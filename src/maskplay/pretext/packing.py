@@ -37,6 +37,16 @@ class Packed:
 
     Raises:
         UserError: no row, or a room without room.
+
+    Example:
+        >>> import tempfile
+        >>> from maskplay.pretext.prepared import prepare
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> lines = ["山高水长。"] * 4
+        >>> corpus = prepare([lines], tempfile.mkdtemp() + "/tokens", Tokenizer.from_characters(lines, max_size=90))
+        >>> rows = Packed(corpus, room=12)
+        >>> len(rows), rows.begins.tolist(), rows.ends.tolist()
+        (2, [0, 10], [10, 20])
     """
 
     def __init__(
@@ -139,6 +149,15 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
 
     Raises:
         UserError: the corpus is one stretch; nothing would be left to train on.
+
+    Example:
+        >>> import tempfile
+        >>> from maskplay.pretext.prepared import prepare
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> lines = ["山高水长。"] * 64
+        >>> corpus = prepare([lines], tempfile.mkdtemp() + "/tokens", Tokenizer.from_characters(lines, max_size=90))
+        >>> [spans.tolist() for spans in held_out(corpus, 0.5)]
+        [[[0, 32]], [[32, 64]]]
     """
     chunks = [
         (at, min(at + CHUNK, end))

@@ -24,7 +24,8 @@ from maskplay.storage import MARKER, VERSION, new_folder, read_marker
 __all__ = ["Prepared", "default_words", "prepare", "sentences"]
 
 # The end of a sentence: its marks and the quotes and brackets that close behind them.
-END = re.compile(r"(?<=[。！？；…!?;])(?![。！？；…!?;”’」』）)\]》\"'])|(?<=[。！？；…!?;][”’」』）)\]》\"'])|(?<=[.])(?=\s+[A-Z])")
+MARK, CLOSE = "。！？；…!?;", "”’」』）)\\]》\"'"
+END = re.compile(rf"(?<=[{MARK}])(?![{MARK}{CLOSE}])|(?<=[{MARK}][{CLOSE}])|(?<=[.])(?=\s+[A-Z])")
 # Words where nobody knows better: a run of letters and digits of an alphabet, and any other character alone.
 WORD = re.compile(r"[^\W\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+|\S")
 BLOCK = 2**18  # characters that a process encodes at a time
@@ -65,6 +66,14 @@ class Prepared:
 
     Raises:
         UserError: no such folder, or something else than a prepared corpus is in it.
+
+    Example:
+        >>> import tempfile
+        >>> from maskplay.text.tokenizer import Tokenizer
+        >>> folder = Path(tempfile.mkdtemp()) / "tokens"
+        >>> _ = prepare([["山高。"]], folder, Tokenizer.from_characters(["山高。"], max_size=90))
+        >>> len(Prepared(folder).ids)
+        3
     """
 
     ids: np.ndarray
