@@ -92,6 +92,8 @@ class TokenAccuracy(keras.metrics.Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         labels = ops.cast(y_true, "int32")
+        if len(labels.shape) == len(y_pred.shape):
+            labels = ops.squeeze(labels, axis=-1)
         right = ops.equal(labels, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
         counted = ops.ones_like(labels) if self.ignore_class is None else ops.not_equal(labels, self.ignore_class)
         counted = ops.cast(counted, self.dtype)

@@ -165,7 +165,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--objective", "mlm:x"], "objective: expected names with weights"),
         (["--words", "thulac"], "words: expected jieba, found 'thulac'"),
         (["--family", "t5x"], "family: expected one of bert"),
-        (["--family", "t5", "--objective", "lm"], "a t5 has a decoder"),
+        (["--family", "t5", "--objective", "lm"], "t5 has SentencePiece"),
         (["--learning-rate", "nan"], "learning_rate: expected a number above 0"),
         (["--batch-size", "0"], "batch_size: expected at least 1, found 0"),
         (["--held-out", "1"], "held_out: expected a share between 0 and 1"),

@@ -33,11 +33,11 @@ def late_choices(texts: dict[str, str]) -> list[str]:
     asks for TensorFlow, which need not be installed."""
     found = []
     for name, text in texts.items():
-        programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL) if name.endswith(".md") else [text]
-        for program in programs:
-            lines = re.findall(r"^(?:import|from) (keras|maskplay)\b", program, re.MULTILINE)
-            if "maskplay" in lines and lines[0] == "keras":
-                found.append(name)
+        if name.endswith(".md"):  # its blocks are one program
+            text = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+        lines = re.findall(r"^(?:import|from) (keras|maskplay)\b", text, re.MULTILINE)
+        if "maskplay" in lines and lines[0] == "keras":
+            found.append(name)
     return found
 
 

@@ -4,6 +4,7 @@ Until it is finished a run lives in the folder OUT.running beside OUT: the vocab
 state of the training. OUT appears whole, at the end, and `maskplay.load`, transformers and bert4keras open it.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maskplay import _backend, corpus, fresh, pretext
-from maskplay.callbacks import Resume
+from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
 from maskplay.errors import UserError
@@ -111,21 +112,43 @@ def pretrain(
     base = load_base(recipe)
     settings |= {"PATH": digest(files)}
     if recipe["vocab"]:
-        settings["vocab"] = Tokenizer.load(recipe["vocab"]) and named(Path(recipe["vocab"]))
+        tokens = json.dumps(list(Tokenizer.load(recipe["vocab"]).vocab))
+        settings["vocab"] = {"file": recipe["vocab"], "sha256": hashlib.sha256(tokens.encode()).hexdigest()}
     if base is not None:
         settings["model"] = model_setting(recipe["model"], base)
     run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
-    if restart:
-        clear(running)
+    if not run.found:
+        clear(running, but=None if restart else prepared_name(settings))
+    try:
+        train_on(sources, files, out, recipe, settings, objectives, base, run, console)
+    except UserError:
+        if not (running / STATE).exists():
+            clear(running)
+        raise
+    print(out)
 
-    tokenizer = find_tokenizer(recipe, base, sources, running)
+
+def train_on(
+    sources: Sequence[str],
+    files: Sequence[Path],
+    out: Path,
+    recipe: dict[str, Any],
+    settings: dict[str, Any],
+    objectives: dict[str, float],
+    base: Pretrained | None,
+    run: Resume,
+    console: Console,
+) -> None:
+    """The run itself, from what is prepared (or is now) to the folder OUT."""
+    prepared_in = run.folder / prepared_name(settings)
+    tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
     _backend.seed(recipe["seed"])
     if base is None:
         heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
         sizes = {name: recipe[name] for name in SHAPE}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
     play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
-    prepared = find_tokens(recipe, sources, files, tokenizer, running, console)
+    prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
     every = min(recipe["report_every"], recipe["steps"])
     train, dev = play.steps(
         prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], seed=recipe["seed"], every=every
@@ -134,7 +157,7 @@ def pretrain(
     play.compile(adamw(recipe["learning_rate"], recipe["steps"], rising))
     console.print(f"{base!r}; {len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:
-        console.print(f"{running}: going on with the run that stopped after step {run.epoch * every + run.batch}")
+        console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")
     epochs = math.ceil(recipe["steps"] / every)
     with StepProgress(console, recipe["steps"], every, train.tokens) as progress:
         run.fit(play, train, epochs, validation_data=dev, callbacks=[progress])
@@ -154,11 +177,10 @@ def pretrain(
         writer.writeheader()
         writer.writerows(history)
         (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
+    clear(run.folder)
     run.remove()
-    clear(running)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in history[-1].items() if name.startswith("val_"))
     console.print(f"on held-out text: {figures.replace('val_', '')}")
-    print(out)
 
 
 # The recipe
@@ -238,19 +260,15 @@ def digest(files: Sequence[Path]) -> dict[str, str]:
     return {"file": name, "sha256": found.hexdigest()}
 
 
-def named(path: Path) -> dict[str, str]:
-    return digest(sorted(path.iterdir()) if path.is_dir() else [path])
-
-
 def find_tokenizer(
-    recipe: dict[str, Any], base: Pretrained | None, sources: Sequence[str], running: Path
+    recipe: dict[str, Any], base: Pretrained | None, sources: Sequence[str], prepared_in: Path
 ) -> Tokenizer:
     """The model's, the one that is named, or one made of the text's characters and frequent Latin words, once."""
     if base is not None:
         return base.tokenizer
     if recipe["vocab"]:
         return Tokenizer.load(recipe["vocab"])
-    kept = running / "tokenizer"
+    kept = prepared_in / "tokenizer"
     if not kept.is_dir():
         made = fresh.vocabulary(corpus.lines(sources, recipe["field"]), recipe["vocab_size"])
         with new_folder(kept) as folder:
@@ -259,15 +277,10 @@ def find_tokenizer(
 
 
 def find_tokens(
-    recipe: dict[str, Any],
-    sources: Sequence[str],
-    files: Sequence[Path],
-    tokenizer: Tokenizer,
-    running: Path,
-    console: Console,
+    recipe: dict[str, Any], files: Sequence[Path], tokenizer: Tokenizer, prepared_in: Path, console: Console
 ) -> pretext.Prepared:
     """The corpus as token ids, prepared once."""
-    kept = running / "tokens"
+    kept = prepared_in / "tokens"
     if kept.is_dir():
         return pretext.Prepared(kept)
     columns = TextColumn("{task.description}"), FileSizeColumn(), TransferSpeedColumn()
@@ -304,9 +317,17 @@ def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
             yield found
 
 
-def clear(running: Path) -> None:
-    """Delete what was prepared, and what a killed preparation left."""
-    for path in (running / "tokens", running / "tokenizer", *running.glob(".to*.part")):
-        shutil.rmtree(path, ignore_errors=True)
-    if running.is_dir() and not any(running.iterdir()):
-        running.rmdir()
+def prepared_name(settings: dict[str, Any]) -> str:
+    """The folder of what is prepared from the same text in the same way."""
+    chosen = {name: settings[name] for name in ("PATH", "field", "words", "vocab", "vocab_size", "model")}
+    identity = json.dumps({name: s["sha256"] if isinstance(s, dict) else s for name, s in chosen.items()})
+    return f"prepared-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def clear(running: Path, but: str | None = None) -> None:
+    """Delete what was prepared, and the unfinished parts that killed preparations left."""
+    for path in [*running.glob("prepared-*"), *running.glob("prepared-*/.*.part")]:
+        if path.name != but:
+            shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        running.rmdir()  # if nothing else is in it
