@@ -28,11 +28,13 @@ ONCE = (
     "test_arrays.py",
     "test_command.py",
     "test_config.py",
+    "test_corpus.py",
     "test_demo_data.py",
     "test_docs.py",
     "test_import.py",
     "test_tables.py",
     "text",
+    "words",
 )
 
 

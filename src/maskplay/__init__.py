@@ -11,6 +11,7 @@ _backend.choose()
 from maskplay import (  # noqa: E402
     batches,
     callbacks,
+    corpus,
     families,
     fresh,
     layers,
@@ -42,6 +43,7 @@ __all__ = [
     "UserError",
     "batches",
     "callbacks",
+    "corpus",
     "families",
     "fresh",
     "layers",

@@ -1,0 +1,196 @@
+"""Raw text: every form reads alike, nothing is held whole, every fault is named with its file and line."""
+
+import gzip
+import io
+import json
+import lzma
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from maskplay import corpus
+from maskplay.errors import DataError, MissingExtra, UserError
+
+TEXT = "一二三\r\n\n四 𠀀\n五\u2028六\x0c"
+LINES = ["一二三", "", "四 𠀀", "五\u2028六\x0c"]
+
+
+def written(folder: Path, name: str, content: bytes | str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def as_json(lines: list[str], field: str = "text") -> bytes:
+    return "".join(json.dumps({"id": i, field: line}) + "\n" for i, line in enumerate(lines)).encode()
+
+
+def told(call) -> str:
+    with pytest.raises(UserError) as error:
+        list(call())
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.txt", TEXT.encode()),
+        ("bom", b"\xef\xbb\xbf" + TEXT.encode() + b"\n"),
+        ("a.TXT.GZ", gzip.compress(TEXT.encode())),
+        ("two.gz", gzip.compress(TEXT.encode()[:5]) + gzip.compress(TEXT.encode()[5:])),
+        ("a.xz", lzma.compress(TEXT.encode())),
+        ("a.jsonl", as_json(LINES)),
+        ("windows.jsonl", as_json(["一二三\r\n", "四 𠀀\n五\u2028六\x0c"]).replace(b"\n", b"\r\n\n")),
+        ("a.jsonl.xz", lzma.compress(as_json(LINES))),
+    ],
+)
+def test_every_form_gives_the_same_lines(tmp_path, name, content):
+    path = written(tmp_path, name, content)
+    expected = LINES if name != "windows.jsonl" else [LINES[0], *LINES[2:]]
+    assert list(corpus.lines(path)) == expected
+    for size in (1, 7, 1000):
+        assert "".join(corpus.blocks(path, size=size)) == "".join(line + "\n" for line in expected)
+
+
+def test_zst(tmp_path, monkeypatch):
+    path = written(tmp_path, "a.zst", b"")
+    with monkeypatch.context() as hidden:
+        for name in ("compression.zstd", "backports.zstd"):
+            hidden.setitem(sys.modules, name, None)
+        with pytest.raises(MissingExtra, match="maskplay\\[words\\]"):
+            list(corpus.lines(path))
+    try:
+        packed = corpus._zstd().compress(TEXT.encode())
+    except MissingExtra:
+        pytest.skip("the `words` extra is not installed")
+    path.write_bytes(packed)
+    assert list(corpus.lines(path)) == LINES
+    path.write_bytes(packed[:-4])
+    assert "a.zst, line " in told(lambda: corpus.lines(path))
+    path.write_bytes(b"no zst")
+    assert "a.zst, line 1: cannot be read on" in told(lambda: corpus.lines(path))
+
+
+def test_another_field(tmp_path):
+    assert list(corpus.lines(written(tmp_path, "a.jsonl", as_json(LINES, "body")), field="body")) == LINES
+
+
+def test_standard_input(monkeypatch, tmp_path):
+    with open(written(tmp_path, "a.txt", TEXT)) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert list(corpus.lines("-")) == LINES
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("一𠀀aé\r\n "), max_size=60), st.integers(1, 30), st.integers(1, 5))
+@example("一" * 40, 4, 3)
+@example("a\r\n" * 20, 5, 2)
+def test_blocks_and_parts_lose_nothing(tmp_path_factory, text, size, count):
+    path = written(tmp_path_factory.mktemp("t"), "a.txt", text)
+    whole = text if text.endswith("\n") or not text else text + "\n"
+    expected = whole.replace("\r\n", "\n").split("\n")[:-1]
+    blocks = list(corpus.blocks(path, size=size))
+    assert "".join(blocks) == "".join(line + "\n" for line in expected)
+    assert list(corpus.lines(path)) == expected
+    groups = corpus.parts(path, count)
+    assert len(groups) <= count
+    assert [line for group in groups for line in corpus.lines(group)] == expected
+
+
+def test_parts_are_about_equal_and_in_order(tmp_path):
+    files = [written(tmp_path, f"{i}.txt", f"{i}\n" * 100 * i) for i in range(1, 6)]
+    packed = written(tmp_path, "9.gz", gzip.compress(b"9\n"))
+    groups = corpus.parts(tmp_path, 4)
+    read = [list(corpus.lines(group)) for group in groups]
+    assert sum(read, []) == list(corpus.lines([*files, packed]))
+    assert len(read) == 4 and max(map(len, read)) < 1.2 * sum(map(len, read)) / 4
+    assert len(corpus.parts(written(tmp_path, "empty", ""), 3)) == 1
+
+
+def test_places(tmp_path, monkeypatch):
+    for name in ("b.txt", "a/2.txt", "a/1.txt", "a/.hidden", ".git/x", "c[1].txt"):
+        written(tmp_path, name, "一\n")
+    monkeypatch.chdir(tmp_path)
+    shown = [path.as_posix() for path in corpus.paths(".")]
+    assert shown == ["b.txt", "c[1].txt", "a/1.txt", "a/2.txt"]
+    assert [p.as_posix() for p in corpus.paths("**/*.txt")] == ["a/1.txt", "a/2.txt", "b.txt", "c[1].txt"]
+    assert [p.as_posix() for p in corpus.paths(["b.txt", Path("a"), "*.txt"])] == [
+        *("b.txt", "a/1.txt", "a/2.txt", "c[1].txt")
+    ]
+    assert corpus.paths("c[1].txt") == [Path("c[1].txt")]
+    assert corpus.paths("-") == [Path("-")]
+    (tmp_path / "bare").mkdir()
+    for missing in ("no.txt", "*.csv", "", "bare", "我爱北京" * 2000, "a\0b"):
+        assert "texts themselves are given as iter([...])" in told(lambda missing=missing: corpus.paths(missing))
+    assert "expected at least one" in told(lambda: corpus.paths([]))
+    assert "found 7" in told(lambda: corpus.paths([7]))
+
+
+def test_texts_from_python():
+    assert list(corpus.lines(iter(["一\n二\r\n", "", "三"]))) == ["一", "二", "", "三"]
+    assert "".join(corpus.blocks(iter(["一\n二", "三"]), size=1)) == "一\n二\n三\n"
+    assert list(corpus.lines(io.StringIO("一\n二"))) == ["一", "二"]
+    assert told(lambda: corpus.lines(iter(["一", 2]))) == "text 1: expected a string, found int"
+
+
+@pytest.mark.parametrize(
+    "name, content, expected",
+    [
+        ("a.txt", "一\n二".encode() + b"\xff\n", "a.txt, line 2: expected UTF-8, found byte 0xff at offset 7"),
+        ("a.txt", b"\xef\xbb\xbf1\n2\n\xe4\xb8", "a.txt, line 3: expected UTF-8, found byte 0xe4 at offset 7"),
+        ("a.txt", "一".encode("utf-16"), "a.txt: expected UTF-8, found UTF-16"),
+        ("a.gz", gzip.compress(b"1\n2\n" * 9)[:-9], "it ends too early"),
+        ("a.gz", b"no gzip", "a.gz, line 1: cannot be read on (Not a gzipped file"),
+        ("a.xz", lzma.compress(b"1\n2\n" * 9)[:-9], "it ends too early"),
+        ("a.xz", b"no xz file", "a.xz, line 1: cannot be read on (Input format not supported"),
+        ("a.jsonl", b'{"text": "1"}\n\n{"body": "2"}', "a.jsonl, line 3: expected an object with a string 'text', found '{\"body\""),
+        ("a.jsonl", b'{"text": "1"}\n{"text": 2}', "a.jsonl, line 2: expected an object with a string 'text'"),
+        ("a.jsonl", b"[1]\n", "a.jsonl, line 1: expected an object with a string 'text', found '[1]'"),
+        ("a.jsonl", b"{\n", "a.jsonl, line 1: expected a JSON object a line"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: expected a JSON object a line: nested too deeply"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl, line 1: found half of a character"),
+    ],
+)
+def test_faults_name_file_and_line(tmp_path, name, content, expected):
+    path = written(tmp_path, name, content)
+    for size in (4, 1000):
+        assert expected in told(lambda size=size: corpus.blocks([path], size=size))
+    assert expected in told(lambda: corpus.lines(path))
+
+
+def test_a_fault_in_a_part_has_the_files_line_number(tmp_path):
+    path = written(tmp_path, "a.txt", b"1\n" * 50 + b"\xff\n")
+    last = corpus.parts(path, 3)[-1]
+    assert last[0].start > 0
+    assert "a.txt, line 51: expected UTF-8, found byte 0xff at offset 100" in told(lambda: corpus.lines(last))
+
+
+def test_an_unreadable_file_in_the_middle(tmp_path):
+    written(tmp_path, "a.txt", "一\n")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "b.txt")
+    read = corpus.lines([tmp_path / "a.txt", str(tmp_path)])
+    assert next(read) == "一"  # a broken link below a folder is no file
+    path = written(tmp_path, "c.txt", "三\n")
+    read = corpus.lines([tmp_path / "a.txt", path])
+    assert next(read) == "一"
+    path.unlink()
+    with pytest.raises(DataError, match=r"c\.txt: cannot be read \(No such file"):
+        next(read)
+
+
+def test_memory_stays_bounded(tmp_path):
+    """A line of 16 MB, and 64 MB unpacked from a small file: neither is held, however it is read."""
+    line = written(tmp_path, "line.txt", "一二三四" * (16 * 2**20 // 12))
+    bomb = written(tmp_path, "bomb.gz", gzip.compress(bytes(64 * 2**20).replace(b"\0", b" ")))
+    for path in (line, bomb):
+        tracemalloc.start()
+        total = sum(map(len, corpus.blocks(path, size=2**18)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert total > 2**22 and peak < 4 * 2**20
