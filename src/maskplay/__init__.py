@@ -21,6 +21,7 @@ from maskplay import (  # noqa: E402
     optimizers,
     plays,
     tables,
+    words,
 )
 from maskplay.config import Config  # noqa: E402
 from maskplay.encoder import Encoder, submodel  # noqa: E402
@@ -55,4 +56,5 @@ __all__ = [
     "plays",
     "submodel",
     "tables",
+    "words",
 ]
