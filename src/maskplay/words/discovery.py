@@ -1,8 +1,8 @@
 """New words from raw text, after Su Jianlin's method: n-grams that hold together, and what is left when text is cut
 where none lies across.
 
-An n-gram is cohesive when it is more frequent than any way to split it explains. Text is cut wherever no cohesive n-gram
-lies across the place, the pieces are counted, and a last look removes those that came about by chance.
+An n-gram is cohesive when it is more frequent than any way to split it explains. Text is cut wherever no cohesive
+n-gram lies across the place, the pieces are counted, and a last look removes those that came about by chance.
 Sources: https://kexue.fm/archives/4256 (the method), https://kexue.fm/archives/6920 (the program).
 """
 
@@ -185,7 +185,9 @@ class _Reader:
         else:
             parts = [self.sources]
         if self.faithful:
-            self.windows.add(np.full(original.ORDER - 1, ord(original.START), np.uint16))
+            before = np.full(original.ORDER - 1, ord(original.START), np.uint16)  # the first line
+            self.windows.add(before)
+            self.tally += Tally(np.bincount(before, minlength=65536))
         for step, tally in enumerate(thread_map(self._read, parts, workers)):
             self.tally += tally
             tell("reading", step + 1, len(parts))
@@ -237,16 +239,17 @@ class _Reader:
 def _cohesive(
     grams: dict[int, Grams], n: int, single: NDArray[np.int64], total: int, least: float
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-    """The n-grams that hold together, with their cohesion: ln of total·c(w) / (c(u)·c(v)), the least over splits w = uv.
+    """The n-grams that hold together, with their cohesion: the least ln(total·c(w) / (c(u)·c(v))) over splits w = uv.
 
     A side that was not counted is given the total, which is to say that it explains nothing.
     """
     mine = grams[n]
     ratios = np.full(len(mine.keys), np.inf)
     for head in range(1, n):
-        tail_bits = np.uint64(mine.bits * (n - head))
+        bits = mine.bits * (n - head)  # of the tail
+        heads, tails = mine.keys >> np.uint64(bits), mine.keys & np.uint64((1 << bits) - 1)
         sides = []
-        for order, keys in ((head, mine.keys >> tail_bits), (n - head, mine.keys & ((np.uint64(1) << tail_bits) - np.uint64(1)))):
+        for order, keys in ((head, heads), (n - head, tails)):
             counts = single[keys.astype(np.int64)] if order == 1 else grams[order].count(keys)
             sides.append(np.where(counts > 0, counts, total).astype(np.float64))
         ratios = np.minimum(ratios, float(total) * mine.counts / (sides[0] * sides[1]))

@@ -75,7 +75,7 @@ class Found:
         return map(Word, *(getattr(self, name).tolist() for name in Word._fields))
 
     def __getitem__(self, place: int) -> Word:
-        return Word(*(getattr(self, name)[place].item() if name != "word" else self.word[place] for name in Word._fields))
+        return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a file, whole or not at all; its ending decides the format.

@@ -6,7 +6,7 @@ each bucket and are merged from there. Both ways count the same, whatever the bu
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -13,6 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -36,12 +37,10 @@ def thread_map(function: Callable[[In], Out], items: Iterable[In], workers: int)
     pool = ThreadPoolExecutor(workers)
     try:
         rest = iter(items)
-        running = deque(pool.submit(function, item) for item, _ in zip(rest, range(workers)))
+        running = deque(pool.submit(function, item) for item in islice(rest, workers))
         while running:
             result = running.popleft().result()
-            for item in rest:
-                running.append(pool.submit(function, item))
-                break
+            running.extend(pool.submit(function, item) for item in islice(rest, 1))
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
