@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,19 @@ from maskplay import corpus
 from maskplay.errors import MissingExtra, UserError
 from maskplay.words import freedom, original
 from maskplay.words.budget import Budget
+from maskplay.words.candidates import Candidates
 from maskplay.words.found import Found
 from maskplay.words.grams import Grams, count_grams, unpacked
-from maskplay.words.parallel import checked_workers, thread_map
-from maskplay.words.symbols import Alphabet, Ids, Kept, Spool, Tally
-from maskplay.words.tokens import Tokens, count_tokens
+from maskplay.words.parallel import checked_workers
+from maskplay.words.reader import OriginalReader, Progress, Reader, numbered
+from maskplay.words.symbols import Kept
+from maskplay.words.tokens import count_tokens
 from maskplay.words.trie import Trie
 
 COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
 HAN = [(0x3007, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)]
 ALPHANUMERIC = [(ord("0"), ord("9")), (ord("a"), ord("z")), (ord("A"), ord("Z"))]
 MODES = ("exact", "faithful")
-BLOCK = 2**20  # characters encoded at a time
-
-Progress = Callable[[str, int, int], object]
 
 
 def discover(
@@ -110,46 +110,50 @@ def discover(
     tell = progress or (lambda step, done, of: None)
     holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-", dir=folder))
     try:
-        reader = _Reader(sources, faithful, runs, field, holder, budget)
+        reader = (
+            OriginalReader(sources, field, holder, budget)
+            if faithful
+            else Reader(sources, Kept([*ALPHANUMERIC, *HAN], runs), field, holder, budget)
+        )
         alphabet, ids = reader.read(workers, tell)
         least = min_count or (32 if faithful else default_min_count(alphabet.total))
         order = len(least_cohesion) + 1
         bits = max(1, len(alphabet).bit_length())
         if order * bits > 64:
             raise UserError(
-                f"cohesion: {order} thresholds' n-grams of {len(alphabet)} different symbols do not fit 64 bits; "
+                f"cohesion: n-grams of {order} out of {len(alphabet)} different symbols do not fit 64 bits; "
                 f"expected at most {64 // bits - 1} thresholds"
             )
-        if faithful:
-            total, single, grams = reader.original_counts(alphabet, bits, least, workers, tell)
+        counting = partial(
+            count_grams,
+            firsts=alphabet.counts,
+            bits=bits,
+            order=order,
+            least=least,
+            workers=workers,
+            memory=budget.part(2),
+            folder=holder,
+            progress=partial(tell, "counting"),
+        )
+        if isinstance(reader, OriginalReader):
+            start, end = (alphabet.symbols.index(mark) for mark in (original.START, original.END))
+            windows = counting(numbered(reader.windows, alphabet), lower=False, unwanted=start)[order]
+            total, grams = original.gram_counts(windows, start, end)
+            single = np.zeros(len(alphabet) + 1, np.int64)
+            single[grams[1].keys.astype(np.int64)] = grams[1].counts
         else:
-            grams = count_grams(
-                ids,
-                alphabet.counts,
-                bits,
-                order,
-                least,
-                lower=True,
-                workers=workers,
-                memory=budget.part(2),
-                folder=holder,
-                progress=lambda done, of: tell("counting", done, of),
-            )
+            grams = counting(ids, lower=True)
             total, single = alphabet.total, np.where(alphabet.counts >= least, alphabet.counts, 0)
         members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
         del grams
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
-        tokens = count_tokens(
-            ids, trie, order, len(alphabet), workers, lambda done, of: tell("cutting", done, of)
-        )
-        words = _Words(alphabet, members, tokens, bits, order, least)
+        tokens = count_tokens(ids, trie, order, len(alphabet), workers, partial(tell, "cutting"))
+        words = Candidates(alphabet, members, tokens, bits, order, least)
         words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
         occurrences, left, right = freedom.measure(
-            ids, words.trie(), workers, budget.part(4), lambda done, of: tell("measuring", done, of)
+            ids, words.trie(), workers, budget.part(4), partial(tell, "measuring")
         )
-        return words.table(
-            alphabet.counts, occurrences, left, right, min_freedom, min_alone, alphabet.total, least
-        )
+        return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
@@ -163,77 +167,6 @@ def default_min_count(characters: int) -> int:
     """
     size = characters / 10_000_000 if characters < 10_000_000 else max(1.0, characters / 100_000_000)
     return max(2, round(32 * math.sqrt(size)))
-
-
-class _Reader:
-    """Text to ids: counted while it is read, numbered when all is known."""
-
-    def __init__(
-        self, sources: corpus.Sources, faithful: bool, runs: bool, field: str, folder: Path, budget: Budget
-    ) -> None:
-        self.sources, self.faithful, self.field, self.folder, self.budget = sources, faithful, field, folder, budget
-        self.kept = Kept(original.RANGES if faithful else [*ALPHANUMERIC, *HAN], runs)
-        limit = budget.part(8 if faithful else 4)
-        self.spool = Spool(folder / "codes", limit)
-        self.windows = Spool(folder / "windows", limit)
-        self.tally = Tally()
-
-    def read(self, workers: int, tell: Progress) -> tuple[Alphabet, Ids]:
-        """The symbols of the corpus and its ids."""
-        if corpus.are_places(self.sources):
-            parts: list = corpus.parts(self.sources, 16 * workers)
-        else:
-            parts = [self.sources]
-        if self.faithful:
-            before = np.full(original.ORDER - 1, ord(original.START), np.uint16)  # the first line
-            self.windows.add(before)
-            self.tally += Tally(np.bincount(before, minlength=65536))
-        for step, tally in enumerate(thread_map(self._read, parts, workers)):
-            self.tally += tally
-            tell("reading", step + 1, len(parts))
-        alphabet = Alphabet(self.kept, self.tally)
-        return alphabet, self._ids(self.spool, alphabet)
-
-    def _read(self, part: corpus.Sources) -> Tally:
-        tally = Tally()
-        if self.faithful:
-            for text in original.cleaned(corpus.lines(part, self.field)):
-                codes, padded, found = original.encode(self.kept, text)
-                self.spool.add(codes)
-                self.windows.add(padded)
-                tally += found
-        else:
-            for text in self.kept.whole(corpus.blocks(part, self.field, BLOCK)):
-                codes, found = self.kept.encode(text)
-                self.spool.add(codes)
-                tally += found
-        return tally
-
-    def _ids(self, spool: Spool, alphabet: Alphabet) -> Ids:
-        return Ids(map(alphabet.ids, spool.take()), spool.length, spool.limit, spool.path.with_suffix(".ids"))
-
-    def original_counts(
-        self, alphabet: Alphabet, bits: int, least: int, workers: int, tell: Progress
-    ) -> tuple[int, NDArray[np.int64], dict[int, Grams]]:
-        """What the original counts: a total, single symbols, and longer n-grams."""
-        start, end = (alphabet.symbols.index(mark) for mark in (original.START, original.END))
-        windows = count_grams(
-            self._ids(self.windows, alphabet),
-            alphabet.counts,
-            bits,
-            original.ORDER,
-            least,
-            lower=False,
-            workers=workers,
-            memory=self.budget.part(2),
-            folder=self.folder,
-            unwanted=start,
-            progress=lambda done, of: tell("counting", done, of),
-        )[original.ORDER]
-        total, grams = original.gram_counts(windows, start, end)
-        single = np.zeros(len(alphabet) + 1, np.int64)
-        single[grams[1].keys.astype(np.int64)] = grams[1].counts
-        return total, single, grams
 
 
 def _cohesive(
@@ -256,95 +189,6 @@ def _cohesive(
     values = np.log(ratios)
     wanted = values >= least
     return mine.keys[wanted], values[wanted]
-
-
-class _Words:
-    """What becomes of the tokens: rows of ids grouped by length, each with its count and cohesion."""
-
-    def __init__(
-        self,
-        alphabet: Alphabet,
-        members: dict[int, tuple[NDArray[np.uint64], NDArray[np.float64]]],
-        tokens: Tokens,
-        bits: int,
-        order: int,
-        least: int,
-    ) -> None:
-        self.alphabet = alphabet
-        ids = np.flatnonzero(tokens.single >= least)
-        self.rows: dict[int, NDArray] = {1: ids[:, None]}
-        self.counts: dict[int, NDArray] = {1: tokens.single[ids]}
-        self.cohesion: dict[int, NDArray] = {1: np.full(len(ids), np.nan)}
-        start = 0
-        for n, (keys, values) in members.items():
-            counts = tokens.members[start : start + len(keys)]
-            start += len(keys)
-            some = np.flatnonzero(counts >= least)
-            self.rows[n], self.counts[n] = unpacked(keys[some], n, bits), counts[some]
-            self.cohesion[n] = values[some]
-        longer: dict[int, list[tuple[bytes, int]]] = {}
-        for token, count in tokens.longer.items():
-            if count >= least:
-                longer.setdefault(len(token) // 2, []).append((token, count))
-        keys, values = members[order]
-        shifts = (np.arange(order - 1, -1, -1) * bits).astype(np.uint64)
-        for n, some in longer.items():
-            rows = np.frombuffer(b"".join(token for token, _ in some), np.uint16).reshape(-1, n)
-            windows = np.lib.stride_tricks.sliding_window_view(rows.astype(np.uint64), order, axis=1)
-            places = np.searchsorted(keys, (windows << shifts).sum(-1, dtype=np.uint64))
-            self.rows[n], self.counts[n] = rows.astype(np.int64), np.array([count for _, count in some])
-            self.cohesion[n] = values[places].min(axis=1)
-        self.texts = {n: [alphabet.text(row) for row in rows.tolist()] for n, rows in self.rows.items()}
-
-    def keep(self, shortest: float, longest: float, known: set[str], not_first: str, not_last: str) -> None:
-        """Leave out what is known, too short or long, or has a forbidden edge."""
-        for n, texts in self.texts.items():
-            wanted = [
-                shortest <= len(text) <= longest
-                and text not in known
-                and text[0] not in not_first
-                and text[-1] not in not_last
-                for text in texts
-            ]
-            self._choose(n, np.flatnonzero(wanted))
-
-    def _choose(self, n: int, places: NDArray[np.int64]) -> None:
-        for columns in (self.rows, self.counts, self.cohesion):
-            columns[n] = columns[n][places]
-        self.texts[n] = [self.texts[n][place] for place in places.tolist()]
-
-    def trie(self) -> Trie:
-        """Of all words of more than one symbol."""
-        return Trie({n: self.rows[n] for n in sorted(self.rows) if n > 1})
-
-    def table(
-        self,
-        singles: NDArray[np.int64],
-        occurrences: NDArray[np.int64],
-        left: NDArray[np.float64],
-        right: NDArray[np.float64],
-        min_freedom: float,
-        min_alone: float,
-        characters: int,
-        least: int,
-    ) -> Found:
-        """All columns together, the most frequent words first."""
-        orders = sorted(self.rows)
-        ones = len(self.rows[1])
-        texts = [text for n in orders for text in self.texts[n]]
-        frequency = np.concatenate([self.counts[n] for n in orders])
-        cohesion = np.concatenate([self.cohesion[n] for n in orders])
-        lengths = np.repeat(orders, [len(self.rows[n]) for n in orders])
-        nothing = np.full(ones, np.nan)
-        all_ = np.concatenate([singles[self.rows[1][:, 0]], occurrences])
-        left, right = (np.concatenate([nothing, side]) for side in (left, right))
-        score = cohesion / np.maximum(1, lengths - 1) + np.minimum(left, right)
-        wanted = (lengths == 1) | (np.minimum(left, right) >= min_freedom)
-        wanted &= frequency >= min_alone * all_
-        order = [i for i in sorted(range(len(texts)), key=lambda i: (-frequency[i], texts[i])) if wanted[i]]
-        columns = (column[order] for column in (frequency, all_, cohesion, left, right, score))
-        word = np.array([texts[i] for i in order], dtype=np.dtypes.StringDType())
-        return Found(word, *columns, characters=characters, min_count=least)
 
 
 def _checked_cohesion(cohesion: Iterable[float], faithful: bool) -> list[float]:

@@ -1,5 +1,6 @@
 """The words that were found: columns in NumPy, rows in Python, files for others."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from maskplay.errors import MissingExtra, UserError
 from maskplay.storage import new_file
 
 FORMATS = (".tsv", ".parquet", ".txt")
-ROWS = 2**16  # written at a time
 
 
 class Word(NamedTuple):
@@ -90,9 +90,7 @@ class Found:
         """
         ending = checked_ending(path, FORMATS)
         if ending == ".parquet":
-            parquet, table = _parquet({name: getattr(self, name) for name in Word._fields})
-            with new_file(path) as file:
-                parquet.write_table(table, file)
+            parquet_file(path, {name: getattr(self, name).tolist() for name in Word._fields})
             return
         with new_file(path) as file:
             if ending == ".tsv":
@@ -127,12 +125,14 @@ def checked_ending(path: str | os.PathLike[str], formats: tuple[str, ...]) -> st
 
 def _pyarrow() -> Any:
     try:
-        import pyarrow.parquet
+        importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow")
     except ImportError:
         raise MissingExtra("writing Parquet", "words") from None
-    return pyarrow
 
 
-def _parquet(columns: dict[str, NDArray]) -> tuple[Any, Any]:
+def parquet_file(path: str | os.PathLike[str], columns: dict[str, list]) -> None:
+    """Write columns as a Parquet file, whole or not at all."""
     arrow = _pyarrow()
-    return arrow.parquet, arrow.table({name: column.tolist() for name, column in columns.items()})
+    with new_file(path) as file:
+        arrow.parquet.write_table(arrow.table(columns), file)

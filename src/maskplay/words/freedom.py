@@ -16,7 +16,9 @@ from maskplay.words.trie import Trie
 CHUNK = 2**19  # ids looked at together
 SPAN = 2**23  # ids whose neighbours are counted together
 BYTES = 16  # which a span takes for each of its ids
-MERGE = 2**22  # distinct neighbours that are held before they are merged
+HELD = 2**22  # distinct neighbours of a side that are held before they are merged
+MERGED_BYTES = 48  # which each of them takes at most
+RANGES = 16  # of words, merged one after another
 
 
 def measure(
@@ -34,7 +36,8 @@ def measure(
     size = SPAN if memory is None else max(2**18, min(SPAN, memory // BYTES // workers))
     spans = [(start, min(start + size, ids.length)) for start in range(0, ids.length, size)]
     occurrences = np.zeros(trie.size, np.int64)
-    sides = [_Neighbours(), _Neighbours()]
+    held = HELD if memory is None else min(HELD, memory // MERGED_BYTES)
+    sides = [_Neighbours(trie.size, held) for _ in range(2)]
     for step, (some, *beside) in enumerate(thread_map(lambda span: _count_span(ids, trie, *span), spans, workers)):
         np.add(occurrences, some, out=occurrences)
         for side, (keys, counts) in zip(sides, beside):
@@ -63,12 +66,12 @@ def _count_span(ids: Ids, trie: Trie, start: int, stop: int):
     return occurrences, *(_counted(side) for side in sides)
 
 
-def _counted(parts: list[NDArray]) -> tuple[NDArray, NDArray[np.int64]]:
+def _counted(parts: list[NDArray]) -> tuple[NDArray, NDArray[np.uint32]]:
     keys = np.concatenate(parts) if parts else np.zeros(0, np.uint32)
     parts.clear()
     keys.sort()
     starts = _starts(keys)
-    return keys[starts], np.diff(starts, append=len(keys))
+    return keys[starts], np.diff(starts, append=len(keys)).astype(np.uint32)
 
 
 def _starts(keys: NDArray) -> NDArray[np.int64]:
@@ -78,33 +81,39 @@ def _starts(keys: NDArray) -> NDArray[np.int64]:
 
 
 class _Neighbours:
-    """Counts of (word, neighbour), merged from time to time."""
+    """Counts of (word, neighbour), apart for ranges of words, merged when there are many."""
 
-    def __init__(self) -> None:
-        self.keys, self.counts = np.zeros(0, np.uint32), np.zeros(0, np.int64)
-        self._parts: list[tuple[NDArray, NDArray]] = []
+    def __init__(self, words: int, held: int) -> None:
+        self._bounds = np.arange(1, RANGES) * words // RANGES << 16
+        self._parts: list[list[tuple[NDArray, NDArray]]] = [[] for _ in range(RANGES)]
+        self._held, self._limit = 0, held
 
     def add(self, keys: NDArray, counts: NDArray) -> None:
-        self._parts.append((keys, counts))
-        if sum(len(keys) for keys, _ in self._parts) > max(MERGE, len(self.keys)):
-            self.merge()
-
-    def merge(self) -> None:
-        parts, self._parts = [(self.keys, self.counts), *self._parts], []
-        keys = np.concatenate([keys for keys, _ in parts])
-        counts = np.concatenate([counts for _, counts in parts])
-        del parts
-        order = np.argsort(keys, kind="stable")  # the parts are sorted, and this sort merges such
-        keys = keys.take(order)
-        starts = _starts(keys)
-        self.keys = keys.take(starts)
-        self.counts = np.add.reduceat(counts.take(order), starts) if len(starts) else counts
+        cuts = [0, *np.searchsorted(keys, self._bounds.astype(keys.dtype)).tolist(), len(keys)]
+        for parts, first, last in zip(self._parts, cuts, cuts[1:]):
+            if first < last:
+                parts.append((keys[first:last], counts[first:last]))
+        self._held += len(keys)
+        if self._held > self._limit:
+            self._parts = [[_merged(parts)] if parts else [] for parts in self._parts]
+            self._held = sum(len(keys) for parts in self._parts for keys, _ in parts)
+            self._limit = max(self._limit, 2 * self._held)
 
     def entropies(self, occurrences: NDArray[np.int64]) -> NDArray[np.float64]:
-        self.merge()
-        sums = np.bincount(
-            (self.keys >> self.keys.dtype.type(16)).astype(np.int64),
-            self.counts * np.log(self.counts),
-            minlength=len(occurrences),
-        )
+        sums = np.zeros(len(occurrences))
+        for parts in filter(None, self._parts):
+            keys, counts = _merged(parts)
+            word = (keys >> keys.dtype.type(16)).astype(np.int64)
+            sums += np.bincount(word, counts * np.log(counts), minlength=len(sums))
         return np.maximum(0.0, np.log(occurrences) - sums / occurrences)
+
+
+def _merged(parts: list[tuple[NDArray, NDArray]]) -> tuple[NDArray, NDArray[np.int64]]:
+    """Sorted counts out of several; the parts are emptied."""
+    keys = np.concatenate([keys for keys, _ in parts])
+    counts = np.concatenate([counts for _, counts in parts])
+    parts.clear()
+    order = np.argsort(keys, kind="stable")  # made for parts that are sorted already
+    keys = keys.take(order)
+    starts = _starts(keys)
+    return keys.take(starts), np.add.reduceat(counts.take(order), starts, dtype=np.int64)

@@ -19,7 +19,7 @@ from maskplay.words.symbols import Ids
 U = np.uint64
 CHUNK = 2**20  # ids looked at together: they and what is made of them stay in the cache
 RUN = 2**21  # n-grams of a sorted run on disk
-BUCKET = 2**22  # n-grams of a bucket in memory
+BUCKET = 3*2**20  # n-grams of a bucket in memory
 BYTES = 28  # which a bucket takes for each of its n-grams while it is counted
 MERGED_BYTES = 56  # the same for a bucket that is merged from runs
 
@@ -221,7 +221,7 @@ class _Runs:
                 with self._locks[i]:
                     for kind, array in (("keys", keys), ("counts", counts)):
                         with open(self._path(i, kind), "ab") as file:
-                            file.write(memoryview(array[first:last]).cast("B"))
+                            file.write(array[first:last].tobytes())
 
     def _path(self, i: int, kind: str) -> Path:
         return self.folder / f"{kind}-{i}"

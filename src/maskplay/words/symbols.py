@@ -249,6 +249,6 @@ class Ids:
 
 def _write(file: BinaryIO, array: NDArray) -> None:
     """Write all of an array: a file without a buffer may take less at once."""
-    view = memoryview(np.ascontiguousarray(array)).cast("B")
+    view = memoryview(array.tobytes())
     while view:
         view = view[file.write(view) :]
