@@ -13,7 +13,7 @@ from maskplay.words.parallel import thread_map
 from maskplay.words.symbols import Ids
 from maskplay.words.trie import Trie
 
-CHUNK = 2**19  # ids looked at together
+CHUNK = 2**18  # ids looked at together
 SPAN = 2**23  # ids whose neighbours are counted together
 BYTES = 16  # which a span takes for each of its ids
 HELD = 2**22  # distinct neighbours of a side that are held before they are merged

@@ -17,9 +17,9 @@ from maskplay.words.parallel import thread_map
 from maskplay.words.symbols import Ids
 
 U = np.uint64
-CHUNK = 2**20  # ids looked at together: they and what is made of them stay in the cache
+CHUNK = 2**18  # ids looked at together: they and what is made of them stay in the cache
 RUN = 2**21  # n-grams of a sorted run on disk
-BUCKET = 3*2**20  # n-grams of a bucket in memory
+BUCKET = 2**22  # n-grams of a bucket in memory
 BYTES = 28  # which a bucket takes for each of its n-grams while it is counted
 MERGED_BYTES = 56  # the same for a bucket that is merged from runs
 
@@ -87,8 +87,9 @@ def count_grams(
     """
 
     def counted(keys: Keys, counts: Counts | None = None) -> list[tuple[Keys, Counts]]:
-        starts = _starts(keys)
-        keys, counts = keys[starts], _lengths(starts, len(keys)) if counts is None else np.add.reduceat(counts, starts)
+        starts, length = _starts(keys), len(keys)
+        keys = keys[starts]  # lets go of all others before more memory is asked for
+        counts = np.diff(starts, append=length) if counts is None else np.add.reduceat(counts, starts)
         found = []
         for n in range(order, 1 if lower else order - 1, -1):
             if n < order:
@@ -132,10 +133,6 @@ def _starts(keys: Keys) -> NDArray[np.int64]:
     new[:1] = True
     np.not_equal(keys[1:], keys[:-1], out=new[1:])
     return np.flatnonzero(new)
-
-
-def _lengths(starts: NDArray[np.int64], length: int) -> Counts:
-    return np.diff(starts, append=length)
 
 
 def _edges(firsts: Counts, length: int, size: int, workers: int) -> tuple[list[int], list[int]]:
@@ -214,7 +211,7 @@ class _Runs:
         keys = self._keys(start, start + self.run)
         keys.sort()
         begins = _starts(keys)
-        keys, counts = keys[begins], _lengths(begins, len(keys)).astype(np.uint32)
+        keys, counts = keys[begins], np.diff(begins, append=len(keys)).astype(np.uint32)
         cuts = [0, *np.searchsorted(keys, self.edges).tolist(), len(keys)]
         for i, (first, last) in enumerate(zip(cuts, cuts[1:])):
             if first < last:

@@ -37,7 +37,8 @@ class Reader:
         if corpus.are_places(self.sources):
             parts = [*corpus.parts(self.sources, PARTS * workers)]
         tally = self.first()
-        for step, found in enumerate(thread_map(self.encode, parts, workers)):
+        # A single part is read here: a thread that waits for standard input would not hear of Ctrl-C.
+        for step, found in enumerate(thread_map(self.encode, parts, min(workers, len(parts)))):
             tally += found
             tell("reading", step + 1, len(parts))
         alphabet = Alphabet(self.kept, tally)

@@ -15,7 +15,7 @@ from maskplay.words.parallel import thread_map
 from maskplay.words.symbols import Ids
 from maskplay.words.trie import Trie
 
-CHUNK = 2**19  # ids cut at a time
+CHUNK = 2**18  # ids cut at a time
 
 
 @dataclass(frozen=True, slots=True)
