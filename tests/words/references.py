@@ -89,6 +89,10 @@ def faithful(text: str, least: int, thresholds=(2, 4, 6)) -> dict[str, int]:
     return {w: c for w, c in frequency.items() if c >= least and stays(w, grams, 4) and w.strip()}
 
 
+def ngrams_of(lines: list[str], n: int) -> Counter[str]:
+    return Counter(line[i : i + n] for line in lines for i in range(len(line) - n + 1))
+
+
 def generated(seed: int, lines: int, words: int = 60) -> list[str]:
     """Lines of words drawn by Zipf's law out of a made-up lexicon, some with marks, spaces and Latin between."""
     draw = random.Random(seed)

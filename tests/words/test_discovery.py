@@ -80,9 +80,9 @@ def test_files_are_read_like_texts(tmp_path, ending, last):
 
 
 def test_by_hand():
-    """T = 14, 天地 4 times: ln(14·4 / (4·5)); two of its right neighbours are line ends, two are 天 and 人."""
+    """Of 13 characters 天地 is there 4 times: ln(13·4 / (4·5)); on its right stand 天, 人 and two ends of runs."""
     found = rows(mp.words.discover(iter(["天地天地人", "天地", "天地，地上中下"]), min_count=2, cohesion=(0.1,)))
-    assert found["天地"] == pytest.approx((4, 4, math.log(2.8), math.log(4), math.log(4)))
+    assert found["天地"] == pytest.approx((4, 4, math.log(2.6), math.log(4), math.log(4)))
     assert set(found) == {"天地"}  # 地 stands alone once
 
 
@@ -94,7 +94,7 @@ def test_faithful_is_the_original(tmp_path, seed, lines):
     expected = faithful(text, 32)
     found = mp.words.discover(path, mode="faithful", workers=2)
     assert {row.word: row.frequency for row in found} == expected
-    assert 30 < len(expected) < len(mp.words.discover(path, min_count=32))  # the exact mode finds more
+    assert len(expected) > 30 and expected != {row.word: row.frequency for row in mp.words.discover(path, min_count=32)}
 
 
 def test_faithful_on_real_text(data: Path, tmp_path):
@@ -109,7 +109,7 @@ def test_faithful_on_real_text(data: Path, tmp_path):
 
 @pytest.mark.parametrize("mode", ["exact", "faithful"])
 def test_nothing_depends_on_how_the_work_is_cut(tmp_path, monkeypatch, mode):
-    lines = generated(4, 3000, words=400)
+    lines = generated(4, 1500, words=200)
     outputs = set()
     for i, (workers, tight, chunk) in enumerate([(1, False, 2**18), (2, False, 999), (3, True, 500), (1, True, 2**18)]):
         random.Random(i).shuffle(lines)
@@ -121,15 +121,15 @@ def test_nothing_depends_on_how_the_work_is_cut(tmp_path, monkeypatch, mode):
             small(patch, chunk)
             if tight:
                 patch.setattr(discovery, "Budget", Tight)
-            found = mp.words.discover(folder, mode=mode, min_count=20, workers=workers, folder=tmp_path)
+            found = mp.words.discover(folder, mode=mode, min_count=10, workers=workers, folder=tmp_path)
         found.write(tmp_path / "words.tsv")
         outputs.add((tmp_path / "words.tsv").read_bytes())
-    assert len(outputs) == 1 and outputs.pop().count(b"\n") > 200
+    assert len(outputs) == 1 and outputs.pop().count(b"\n") > 100
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_options_choose(tmp_path):
-    lines = generated(5, 2000)
+    lines = [*generated(5, 2000), *["北京大学的大学"] * 20, *["大学城"] * 2]
     everything = mp.words.discover(iter(lines), min_count=10)
     all_words = [row.word for row in everything]
     assert all_words == [row.word for row in sorted(everything, key=lambda row: (-row.frequency, row.word))]
@@ -145,13 +145,13 @@ def test_options_choose(tmp_path):
     assert chosen(not_first=first, not_last=last) == [w for w in all_words if w[0] != first and w[-1] != last]
     free = [row.word for row in everything if not min(row.left_freedom, row.right_freedom) < 2]
     alone = [row.word for row in everything if row.frequency >= 0.9 * row.occurrences]
-    assert chosen(min_freedom=2) == free != all_words
-    assert chosen(min_alone=0.9) == alone != all_words
+    assert chosen(min_freedom=2) == free and len(free) < len(all_words)
+    assert chosen(min_alone=0.9) == alone and len(alone) < len(all_words)
 
 
 def test_known_words_of_jieba():
     pytest.importorskip("jieba", reason="the `words` extra is not installed")
-    found = mp.words.discover(iter(["北京大学，玄黄宙宇" * 5]), min_count=2, cohesion=(0, 0, 0), known="jieba")
+    found = mp.words.discover(iter(["北京大学", "玄黄宙宇"] * 5), min_count=2, cohesion=(0, 0, 0), known="jieba")
     assert [row.word for row in found] == ["玄黄宙宇"]
 
 
@@ -164,7 +164,7 @@ def test_runs_stay_whole(monkeypatch):
         assert {row.word: row.frequency for row in found} == {
             **{"iPhone15": 9, "玄": 9, "iPhone": 3, "用": 3, "拍": 3, "和": 3, "a": 3, "b": 3, "x9x9": 3}
         }
-    assert found.characters == 33
+    assert found.characters == 39
 
 
 def test_more_symbols_than_ids(monkeypatch):
@@ -183,7 +183,7 @@ def test_the_score_is_cohesion_and_freedom():
 
 
 def test_written_files(tmp_path):
-    found = mp.words.discover(iter(["天地天地人，天地，天地"]), min_count=1, cohesion=(0.1,))
+    found = mp.words.discover(iter(["人", *["天地"] * 4]), min_count=1, cohesion=(0.1,))
     for name in ("a.tsv", "a.txt"):
         found.write(tmp_path / name)
     header, first, second = (tmp_path / "a.tsv").read_text("utf-8").splitlines()
@@ -196,7 +196,7 @@ def test_written_files(tmp_path):
 
 
 def test_parquet(tmp_path, monkeypatch):
-    found = mp.words.discover(iter(["天地天地人，天地，天地"]), min_count=1, cohesion=(0.1,))
+    found = mp.words.discover(iter(["人", *["天地"] * 4]), min_count=1, cohesion=(0.1,))
     with monkeypatch.context() as hidden:
         hidden.setitem(__import__("sys").modules, "pyarrow.parquet", None)
         with pytest.raises(mp.MissingExtra, match="maskplay\\[words\\]"):

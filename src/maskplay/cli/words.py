@@ -60,7 +60,7 @@ def discover(
     found.checked_ending(out, found.FORMATS)
     thresholds = _numbers(cohesion)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _progress() as tell:
+    with _progress(out) as tell:
         table = words.discover(
             sources,
             mode=mode.value,
@@ -97,7 +97,7 @@ def count(
 ) -> None:
     """Count characters or n-grams of them, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
-    with _progress() as tell:
+    with _progress(out) as tell:
         counts = words.count(sources, n=n, min_count=min_count, field=field, workers=workers, progress=tell)
         counts.write(out)
     _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
@@ -115,8 +115,11 @@ def _console() -> Console:
 
 
 @contextmanager
-def _progress() -> Iterator[Tell]:
-    """On a terminal a bar for each step, elsewhere a line when one is finished; all on stderr."""
+def _progress(out: Path) -> Iterator[Tell]:
+    """On a terminal a bar for each step, elsewhere a line when one is finished; all on stderr.
+
+    A fault of the system that names no file, a full disk, is one of the output's.
+    """
     console, start = _console(), time.monotonic()
     columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -129,4 +132,8 @@ def _progress() -> Iterator[Tell]:
             if done == of and not console.is_terminal:
                 console.print(f"{step} ({time.monotonic() - start:.1f} s)")
 
-        yield tell
+        try:
+            yield tell
+        except OSError as error:
+            error.filename = error.filename or str(out)
+            raise

@@ -120,11 +120,11 @@ def count_grams(
             kept[n].append(grams)
         if progress is not None:
             progress(step + 1, steps)
-    return {n: Grams(n, bits, *(_joined([part[i] for part in parts]) for i in (0, 1))) for n, parts in kept.items()}
-
-
-def _joined(parts: list[NDArray]) -> NDArray:
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    nothing = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    return {
+        n: Grams(n, bits, *(np.concatenate([part[i] for part in [nothing, *parts]]) for i in (0, 1)))
+        for n, parts in kept.items()
+    }
 
 
 def _starts(keys: Keys) -> NDArray[np.int64]:

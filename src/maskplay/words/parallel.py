@@ -185,11 +185,18 @@ def _work(function: Callable[[Any], Any], pipe: Connection, others: list[Connect
         except (EOFError, OSError):
             return
         try:
-            answer = pickle.dumps((function(item), None))
+            answer = _packed(function(item))
         except Exception as error:
             answer = pickle.dumps((None, _portable(error)))
         with contextlib.suppress(BrokenPipeError):
             pipe.send_bytes(answer)
+
+
+def _packed(result: Any) -> bytes:
+    try:
+        return pickle.dumps((result, None))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise RuntimeError(f"a result cannot be sent back from its worker ({error})") from None
 
 
 def _portable(error: Exception) -> Exception:
