@@ -90,11 +90,12 @@ def discover(
         DataError: a file is damaged; one line with its name and the line.
 
     Example:
-        >>> text = ["天地玄黄宇宙洪荒", "宇宙之大玄黄之色", "天高地迥觉宇宙之无穷", "玄黄宇宙"]
-        >>> for word in discover(iter(text), min_count=2, cohesion=(1.0,), min_length=2):
+        >>> text = ["天地玄黄", "宇宙，玄黄", "宇宙洪荒", "天地，宇宙"]
+        >>> for word in discover(iter(text), min_count=2, min_length=2, cohesion=(1.0,)):
         ...     print(word.word, word.frequency)
-        宇宙 4
-        玄黄 3
+        宇宙 3
+        天地 2
+        玄黄 2
     """
     if mode not in MODES:
         raise UserError(f"mode: expected {' or '.join(MODES)}, found {mode!r:.40}")

@@ -120,11 +120,12 @@ def count_grams(
             kept[n].append(grams)
         if progress is not None:
             progress(step + 1, steps)
-    nothing = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    return {
-        n: Grams(n, bits, *(np.concatenate([part[i] for part in [nothing, *parts]]) for i in (0, 1)))
-        for n, parts in kept.items()
-    }
+    return {n: Grams(n, bits, *_joined(parts)) for n, parts in kept.items()}
+
+
+def _joined(parts: list[tuple[Keys, Counts]]) -> tuple[Keys, Counts]:
+    keys = [np.zeros(0, np.uint64), *(keys for keys, _ in parts)]
+    return np.concatenate(keys), np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
 
 
 def _starts(keys: Keys) -> NDArray[np.int64]:

@@ -168,7 +168,6 @@ class Spool:
         self.path, self.limit = path, limit
         self._parts: list[NDArray] = []
         self._shapes: list[tuple[np.dtype, int]] = []  # of what lies in the file
-        self._file: BinaryIO | None = None
         self._lock = threading.Lock()
         self.bytes = 0
         self.length = 0
@@ -180,17 +179,15 @@ class Spool:
             self.bytes += array.nbytes
             self.length += len(array)
             if self.limit is not None and self.bytes > self.limit:
-                if self._file is None:
-                    self._file = open(self.path, "wb", buffering=0)
-                for part in self._parts:
-                    _write(self._file, part)
-                    self._shapes.append((part.dtype, len(part)))
+                with open(self.path, "ab", buffering=0) as file:
+                    for part in self._parts:
+                        _write(file, part)
+                        self._shapes.append((part.dtype, len(part)))
                 self._parts = []
 
     def take(self) -> Iterator[NDArray]:
         """All arrays, each given away."""
-        if self._file is not None:
-            self._file.close()
+        if self._shapes:
             with open(self.path, "rb") as file:
                 for dtype, length in self._shapes:
                     yield np.fromfile(file, dtype, length)
