@@ -152,7 +152,7 @@ def discover(
         words = Candidates(alphabet, members, tokens, bits, order, least)
         words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
         occurrences, left, right = freedom.measure(
-            ids, words.trie(), workers, budget.part(4), partial(tell, "measuring")
+            ids, words.trie(), workers, budget.part(4), holder, partial(tell, "measuring")
         )
         return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least)
     finally:

@@ -60,6 +60,7 @@ def count_tokens(
 
 def _count_span(ids: Ids, trie: Trie, order: int, symbols: int, start: int, stop: int) -> Tokens:
     found = Tokens(np.zeros(symbols + 1, np.int64), np.zeros(trie.size, np.int64), Counter())
+    numbers: list[NDArray[np.int32]] = []  # of the members met, until it is worth while to count them
     size = CHUNK
     while start < stop:
         length = min(size, stop - start)
@@ -71,8 +72,12 @@ def _count_span(ids: Ids, trie: Trie, order: int, symbols: int, start: int, stop
             if not cut[end]:
                 size *= 2  # one token fills the block
                 continue
-        _count(block, cut, members, whole, end, order, found)
+        numbers += _count(block, cut, members, whole, end, order, found)
         start, size = start + end, CHUNK
+        if start >= stop or sum(map(len, numbers)) > 2 * trie.size:
+            counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *numbers]), minlength=trie.size)
+            np.add(found.members, counts, out=found.members)
+            numbers = []
     return found
 
 
@@ -90,7 +95,10 @@ def _cut(block: NDArray[np.uint16], length: int, trie: Trie, order: int):
     return cut, members, whole
 
 
-def _count(block: NDArray[np.uint16], cut, members, whole, end: int, order: int, found: Tokens) -> None:
+def _count(
+    block: NDArray[np.uint16], cut, members, whole, end: int, order: int, found: Tokens
+) -> list[NDArray[np.int32]]:
+    """Count single symbols and longer tokens before `end`; the numbers of the tokens that are members."""
     single = block[:end] * (cut[:end] & cut[1 : end + 1])
     np.add(found.single, np.bincount(single, minlength=len(found.single)), out=found.single)
     numbers = []
@@ -98,9 +106,6 @@ def _count(block: NDArray[np.uint16], cut, members, whole, end: int, order: int,
         last = np.searchsorted(at, end)
         at, number = at[:last], number[:last]
         numbers.append(number.compress(cut.take(at) & cut.take(at + n)))
-    if numbers:
-        counts = np.bincount(np.concatenate(numbers), minlength=len(found.members))
-        np.add(found.members, counts, out=found.members)
     cuts = np.flatnonzero(cut[: end + 1])
     lengths = np.diff(cuts)
     long = np.flatnonzero(lengths > order)
@@ -111,3 +116,4 @@ def _count(block: NDArray[np.uint16], cut, members, whole, end: int, order: int,
         text = block.tobytes()
         pairs = zip((2 * starts[every]).tolist(), (2 * stops[every]).tolist())
         found.longer.update([text[first:last] for first, last in pairs])
+    return numbers
