@@ -109,7 +109,7 @@ def test_faithful_on_real_text(data: Path, tmp_path):
 
 @pytest.mark.parametrize("mode", ["exact", "faithful"])
 def test_nothing_depends_on_how_the_work_is_cut(tmp_path, monkeypatch, mode):
-    lines = generated(4, 1500, words=200)
+    lines = generated(4, 600, words=150)
     outputs = set()
     for i, (workers, tight, chunk) in enumerate([(1, False, 2**18), (2, False, 999), (3, True, 500), (1, True, 2**18)]):
         random.Random(i).shuffle(lines)
@@ -121,10 +121,10 @@ def test_nothing_depends_on_how_the_work_is_cut(tmp_path, monkeypatch, mode):
             small(patch, chunk)
             if tight:
                 patch.setattr(discovery, "Budget", Tight)
-            found = mp.words.discover(folder, mode=mode, min_count=10, workers=workers, folder=tmp_path)
+            found = mp.words.discover(folder, mode=mode, min_count=6, workers=workers, folder=tmp_path)
         found.write(tmp_path / "words.tsv")
         outputs.add((tmp_path / "words.tsv").read_bytes())
-    assert len(outputs) == 1 and outputs.pop().count(b"\n") > 100
+    assert len(outputs) == 1 and outputs.pop().count(b"\n") > 80
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

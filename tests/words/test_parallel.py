@@ -90,8 +90,7 @@ def test_a_worker_that_dies_is_an_error_not_a_hang():
 
 
 def test_under_spawn():
-    results = list(mp.words.parallel_map(str.upper, ["a", "b"], workers=2, start_method="spawn"))
-    assert results == ["A", "B"]
+    assert list(mp.words.parallel_map(str.upper, ["a"], workers=2, start_method="spawn")) == ["A"]
     with pytest.raises(UserError, match="cannot be sent to another process"):
         list(mp.words.parallel_map(lambda x: x, [1], workers=2, start_method="spawn"))
 

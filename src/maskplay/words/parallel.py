@@ -115,7 +115,7 @@ def _there(
     pipes: list[Connection] = []
     team: dict[Connection, Any] = {}  # the process at the other end
     busy: dict[Connection, int] = {}  # the item it works on
-    done: dict[int, Any] = {}
+    done: dict[int, tuple[Any, Exception | None]] = {}
     rest, due, sent, more = enumerate(items), 0, 0, True
     try:
         while True:
@@ -137,7 +137,11 @@ def _there(
                 _sendable(lambda free=free, item=item: free.send(item), f"item {index}")
                 busy[free], sent = index, index + 1
             if due in done:
-                yield done.pop(due)
+                result, error = done.pop(due)
+                if error is not None:
+                    error.add_note(f"in item {due}")
+                    raise error
+                yield result
                 due += 1
                 continue
             if not busy:
@@ -151,11 +155,7 @@ def _there(
                     team[pipe].join()
                     code = team[pipe].exitcode
                     raise RuntimeError(f"item {index}: the worker died (exit code {code})") from None
-                result, error = pickle.loads(answer)
-                if error is not None:
-                    error.add_note(f"in item {index}")
-                    raise error
-                done[index] = result
+                done[index] = pickle.loads(answer)
     finally:
         for process in team.values():
             process.terminate()
