@@ -138,7 +138,7 @@ def discover(
         )
         if isinstance(reader, OriginalReader):
             start, end = (alphabet.symbols.index(mark) for mark in (original.START, original.END))
-            windows = counting(numbered(reader.windows, alphabet), lower=False, unwanted=start)[order]
+            windows = counting(numbered(reader.windows, alphabet, workers), lower=False, unwanted=start)[order]
             total, grams = original.gram_counts(windows, start, end)
             single = np.zeros(len(alphabet) + 1, np.int64)
             single[grams[1].keys.astype(np.int64)] = grams[1].counts

@@ -38,7 +38,8 @@ def measure(
     add nothing to the sum. Every occurrence counts, also inside a longer word.
     """
     size = SPAN if memory is None else max(2**18, min(SPAN, memory // BYTES // workers))
-    spans = [(start, min(start + size, ids.length)) for start in range(0, ids.length, size)]
+    size = -(-ids.length // (workers * max(1, -(-ids.length // (size * workers)))))  # as many for each worker
+    spans = [(start, min(start + size, ids.length)) for start in range(0, ids.length, max(1, size))]
     held = None if memory is None else memory // HELD_BYTES // 2
     sides = [_Neighbours(trie.size, held, folder / name) for name in ("left", "right")]
     for step, beside in enumerate(thread_map(lambda span: _count_span(ids, trie, *span), spans, workers)):

@@ -42,7 +42,7 @@ class Reader:
             tally += found
             tell("reading", step + 1, len(parts))
         alphabet = Alphabet(self.kept, tally)
-        return alphabet, numbered(self.spool, alphabet)
+        return alphabet, numbered(self.spool, alphabet, workers)
 
     def first(self) -> Tally:
         """What stands before the first text."""
@@ -80,6 +80,7 @@ class OriginalReader(Reader):
         return tally
 
 
-def numbered(spool: Spool, alphabet: Alphabet) -> Ids:
+def numbered(spool: Spool, alphabet: Alphabet, workers: int) -> Ids:
     """The ids of what lies in a spool, which is emptied."""
-    return Ids(map(alphabet.ids, spool.take()), spool.length, spool.limit, spool.path.with_suffix(".ids"))
+    pieces = thread_map(alphabet.ids, spool.take(), workers)
+    return Ids(pieces, spool.length, spool.limit, spool.path.with_suffix(".ids"))
