@@ -23,6 +23,7 @@ ONCE = (
     "checkpoints/test_tensorflow_bundle.py",
     "checkpoints/test_torch_files.py",
     "checkpoints/test_torch_legacy.py",
+    "cli/test_words.py",
     "laws",
     "parity/test_cast_precision.py",
     "pretext",

@@ -1,5 +1,6 @@
 """The benchmarks still run: each in its fastest mode, which measures nothing worth reading."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -70,3 +71,18 @@ def test_a_peer_without_its_environment_is_reported() -> None:
 
 def test_every_benchmark_is_listed() -> None:
     assert {path.name for path in (ROOT / "benchmarks").glob("*.py")} == {"encoder.py", "import_cost.py", "padding.py"}
+
+
+def test_words(monkeypatch, capsys) -> None:
+    spec = importlib.util.spec_from_file_location("words_benchmark", ROOT / "benchmarks" / "words.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    real = script.measured("mp.words.count(iter(['abab']), n=2)")
+    assert real["found"] == 2 and 0 < real["before"] <= real["peak"]
+    asked = []
+    monkeypatch.setattr(script, "measured", lambda expression: asked.append(expression) or real)
+    monkeypatch.setattr(script, "bench100", lambda: "天地玄黄\n宇宙\n".encode() * 9)
+    arguments = "discover line large count --rounds 1 --copies 2"
+    monkeypatch.setattr(sys, "argv", ["words.py", *arguments.split()])
+    script.main()
+    assert len(asked) == 4 + 2 + 1 + 8 and script.PUBLISHED in capsys.readouterr().out

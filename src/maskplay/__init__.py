@@ -24,6 +24,7 @@ from maskplay import (  # noqa: E402
     pretext,
     regularization,
     tables,
+    words,
 )
 from maskplay.config import Config  # noqa: E402
 from maskplay.encoder import Encoder, submodel  # noqa: E402
@@ -61,4 +62,5 @@ __all__ = [
     "regularization",
     "submodel",
     "tables",
+    "words",
 ]

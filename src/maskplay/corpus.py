@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -44,7 +44,7 @@ class Part:
 
 
 Place: TypeAlias = str | os.PathLike[str] | Part
-Sources: TypeAlias = Place | list[Place] | tuple[Place, ...] | Iterable[str]
+Sources: TypeAlias = Place | Sequence[Place] | Iterable[str]
 
 
 def paths(sources: Sources) -> list[Path]:

@@ -13,11 +13,14 @@ from maskplay.cli import main
 def test_help_lists_every_command(capfd) -> None:
     assert call("--help") == 0
     out = capfd.readouterr().out
-    for command in ("fit", "predict", "evaluate", "fill", "inspect", "convert", "show"):
+    for command in ("fit", "predict", "evaluate", "fill", "inspect", "convert", "show", "words"):
         assert f"  {command} " in out
 
 
-@pytest.mark.parametrize("command", ["fit classify", "predict", "evaluate", "fill", "inspect", "convert", "show mask"])
+@pytest.mark.parametrize(
+    "command",
+    ["fit classify", "predict", "evaluate", "fill", "inspect", "convert", "show mask", "words discover", "words count"],
+)
 def test_every_command_has_help(capfd, command: str) -> None:
     assert call(*command.split(), "--help") == 0
     assert f"Usage: maskplay {command}" in capfd.readouterr().out

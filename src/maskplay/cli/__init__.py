@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from maskplay.cli import checkpoint, fit, generate, predict, pretrain, show
+from maskplay.cli import checkpoint, fit, generate, predict, pretrain, show, words
 from maskplay.errors import UserError
 
 INTERRUPTED = 130
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(fit.app, name="fit")
 app.add_typer(show.app, name="show")
+app.add_typer(words.app, name="words")
 for command in (
     pretrain.pretrain,
     predict.predict,

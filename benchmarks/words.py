@@ -1,0 +1,187 @@
+"""What finding words and counting n-grams cost: CPU seconds, and peak memory per byte of text.
+
+    python benchmarks/words.py [discover] [line] [large] [count] [--copies 15] [--rounds 3]
+
+discover: bench100 (laws, SQL and .NET documentation, 100.8 MB) in one thread and in two, faithful mode, and beside them
+a prototype where its file is given. line: 25 and 50 MB in a single line, which should take twice as long. large:
+bench100 `--copies` times, its lines permuted and its characters exchanged by a map of each copy's own, inside 1 GB.
+count: character n-grams beside a plain dictionary, and words by jieba in one and two processes.
+
+Every figure is of a process of its own and counts from after its imports (which hold some 300 MB for Keras and JAX).
+CPU seconds are the ones to trust on a busy machine; medians of interleaved rounds. Targets: at most 3.0 CPU s and 2.5
+bytes of peak memory per byte for bench100 in one thread; two threads at least 1.7 times as fast on idle cores.
+"""
+
+import argparse
+import json
+import lzma
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(os.environ.get("MASKPLAY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+BENCH = ("laws", "sql_docs", "dotnet_docs")
+PUBLISHED = "the original program (C++ and Python), measured earlier on such a machine: 36-37.5 CPU s, 2.6 GB"
+WORK = """
+import json, re, resource, sys, time
+from collections import Counter
+import maskplay as mp
+def used(who):
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+def plain(path, n):
+    found = {}
+    for line in mp.corpus.lines(path):
+        for i in range(len(line) - n + 1):
+            gram = line[i : i + n]
+            found[gram] = found.get(gram, 0) + 1
+    return found
+def jieba_words(line):
+    import jieba
+    return jieba.lcut(line, HMM=False)
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before, start = status("VmRSS"), time.perf_counter()
+cpu = [used(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+result = eval(sys.argv[1])
+wall = time.perf_counter() - start
+cpu = [used(who) - was for who, was in zip((resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN), cpu)]
+print(json.dumps(dict(cpu=sum(cpu), wall=wall, before=before, peak=status("VmHWM"), found=len(result))))
+"""
+
+
+def measured(expression: str) -> dict[str, float]:
+    """What it takes to compute an expression in a process of its own."""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", WORK, expression], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(rows: dict[str, str], size: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Measure rows in turns and print their medians."""
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    for _ in range(rounds):
+        for name, expression in rows.items():
+            results[name].append(measured(expression))
+    medians = {}
+    for name, some in results.items():
+        mine = medians[name] = {key: statistics.median(one[key] for one in some) for key in some[0]}
+        extra = mine["peak"] - mine["before"]
+        print(
+            f"{name:36} {mine['cpu']:7.2f} CPU s {mine['wall']:7.2f} s wall  peak {mine['peak'] / 1e6:6.0f} MB, "
+            f"{extra / 1e6:6.0f} MB above the imports = {extra / size:5.2f} B/byte  {mine['found']:10,.0f} found",
+            flush=True,
+        )
+    return medians
+
+
+def bench100() -> bytes:
+    """Three corpora in a row."""
+    return b"".join(lzma.open(DATA / "corpus" / f"{name}.txt.xz").read() for name in BENCH)
+
+
+def discover(folder: Path, text: bytes, rounds: int, prototype: Path | None) -> None:
+    path = folder / "bench100.txt"
+    rows = {
+        "exact, one thread": f"mp.words.discover({str(path)!r}, min_count=32)",
+        "exact, two threads": f"mp.words.discover({str(path)!r}, min_count=32, workers=2)",
+        "exact, one thread, inside 600M": f"mp.words.discover({str(path)!r}, min_count=32, memory='600M')",
+        "faithful, one thread": f"mp.words.discover({str(path)!r}, mode='faithful')",
+    }
+    medians = table(rows, len(text), rounds)
+    one, two = (medians[f"exact, {threads}"]["wall"] for threads in ("one thread", "two threads"))
+    print(f"two threads are {one / two:.2f} times as fast as one (on the wall clock)")
+    if prototype is not None:
+        command = [sys.executable, str(prototype), str(path)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        print(f"prototype, everything it does: {done.stdout.splitlines()[-1]}")
+    print(PUBLISHED)
+
+
+def line(folder: Path, text: bytes, rounds: int) -> None:
+    one = text.replace(b"\r", b"").replace(b"\n", "。".encode())
+    rows = {}
+    for size in (25, 50):
+        path = folder / f"line{size}.txt"
+        path.write_text(one[: size * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
+        rows[f"one line of {size} MB"] = f"mp.words.discover({str(path)!r}, min_count=32)"
+    table(rows, 50 * 10**6, rounds)
+
+
+def large(folder: Path, text: bytes, copies: int) -> None:
+    path = folder / "large.txt"
+    lines = np.array(text.decode().split("\n"), dtype=object)
+    han = np.arange(0x4E00, 0x9FA6, dtype=np.uint16)
+    with open(path, "wb") as file:
+        for copy in range(copies):
+            draw, mapping = np.random.default_rng(copy), np.arange(65536, dtype=np.uint16)
+            if copy:
+                mapping[han] = draw.permutation(han)
+            mixed = "\n".join(lines[draw.permutation(len(lines))].tolist()) + "\n"
+            units = np.frombuffer(mixed.encode("utf-16-le", "surrogatepass"), np.uint16)
+            file.write(mapping[units].tobytes().decode("utf-16-le", "surrogatepass").encode())
+    size = path.stat().st_size
+    print(f"{copies} copies of bench100, {size / 1e9:.2f} GB")
+    options = f"workers=2, memory='1G', folder={str(folder)!r}"
+    table({"exact, two threads, inside 1G": f"mp.words.discover({str(path)!r}, {options})"}, size, 1)
+
+
+def count(folder: Path, text: bytes, rounds: int) -> None:
+    path = folder / "bench20.txt"
+    path.write_text(text[: 20 * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
+    few = folder / "bench4.txt"
+    few.write_text(text[: 4 * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
+    rows = {}
+    for n in (2, 4):
+        rows[f"{n}-grams, plain dictionary"] = f"plain({str(path)!r}, {n})"
+        for workers in (1, 2):
+            rows[f"{n}-grams, {workers} thread{'s' * (workers > 1)}"] = (
+                f"mp.words.count({str(path)!r}, n={n}, workers={workers})"
+            )
+    for workers in (1, 2):
+        rows[f"jieba, {workers} process{'es' * (workers > 1)}, 4 MB"] = (
+            f"mp.words.count({str(few)!r}, tokenizer=jieba_words, workers={workers})"
+        )
+    medians = table(rows, 20 * 10**6, rounds)
+    for n in (2, 4):
+        loop, one, two = (medians[f"{n}-grams, {who}"] for who in ("plain dictionary", "1 thread", "2 threads"))
+        print(
+            f"{n}-grams: beside the dictionary {loop['cpu'] / one['cpu']:.1f} times as fast in CPU time with one "
+            f"thread, {loop['wall'] / two['wall']:.1f} times on the wall clock with two"
+        )
+    jieba = [medians[f"jieba, {workers}, 4 MB"]["wall"] for workers in ("1 process", "2 processes")]
+    print(f"jieba: two processes are {jieba[0] / jieba[1]:.2f} times as fast as one")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["discover", "line", "count"], help="parts (default: all but large)")
+    parser.add_argument("--copies", type=int, default=15, help="of bench100 in the large text (default 15: 1.5 GB)")
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds (default 3)")
+    parser.add_argument("--prototype", type=Path, help="a script to run on bench100 beside")
+    options = parser.parse_args()
+    text = bench100()
+    print(f"bench100: {len(text):,} bytes")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "bench100.txt").write_bytes(text)
+        for what in options.what:
+            print(f"\n{what}")
+            if what == "discover":
+                discover(folder, text, options.rounds, options.prototype)
+            elif what == "large":
+                large(folder, text, options.copies)
+            else:
+                {"line": line, "count": count}[what](folder, text, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""`maskplay words discover` and `count`: words and n-grams out of raw text.
+
+The output appears whole at the end, or not at all; what lies on disk meanwhile is in a folder beside it that goes away.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from maskplay import words
+from maskplay.errors import UserError
+from maskplay.words import counting, found
+from maskplay.words.reader import Progress as Tell
+
+app = typer.Typer(help="Find and count words in raw text.", rich_markup_mode=None)
+
+SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
+FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
+WORKERS = typer.Option(1, min=1, help="Threads.")
+
+
+class Mode(StrEnum):
+    """How n-grams are counted."""
+
+    exact = "exact"
+    faithful = "faithful"
+
+
+@app.callback()
+def things() -> None:
+    """Find and count words in raw text."""
+
+
+@app.command()
+def discover(
+    sources: list[str] = SOURCES,
+    out: Path = typer.Option(..., help="The file to write: .tsv, .parquet, or .txt for a user dictionary of jieba."),
+    mode: Mode = typer.Option(Mode.exact, help="faithful counts as the original program does."),
+    min_count: int | None = typer.Option(None, min=1, help="Least frequency; default 32, scaled with the corpus."),
+    cohesion: str = typer.Option("2,4,6", help="Least cohesion of n-grams of 2, 3, 4, … in nats."),
+    min_freedom: float = typer.Option(0.0, min=0, help="Least entropy of a word's neighbours in nats, on both sides."),
+    min_alone: float = typer.Option(0.0, min=0, max=1, help="Least share of occurrences outside longer words."),
+    min_length: int = typer.Option(1, min=1, help="Fewest characters of a word."),
+    max_length: int | None = typer.Option(None, min=1, help="Most characters of a word."),
+    known: str | None = typer.Option(None, help="Words to leave out: a file, or jieba for its dictionary."),
+    not_first: str = typer.Option("", help="Characters with which no word may begin."),
+    not_last: str = typer.Option("", help="Characters with which no word may end."),
+    runs: bool = typer.Option(False, "--runs", help="Keep runs of letters and digits whole."),
+    field: str = FIELD,
+    workers: int = WORKERS,
+    memory: str | None = typer.Option(None, help="Most memory of this process, 1G say; beyond it files are used."),
+) -> None:
+    """Find the words of a corpus, the most frequent first."""
+    found.checked_ending(out, found.FORMATS)
+    thresholds = _numbers(cohesion)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _progress(out) as tell:
+        table = words.discover(
+            sources,
+            mode=mode.value,
+            min_count=min_count,
+            cohesion=thresholds,
+            min_freedom=min_freedom,
+            min_alone=min_alone,
+            min_length=min_length,
+            max_length=max_length,
+            known=known or (),
+            not_first=not_first,
+            not_last=not_last,
+            runs=runs,
+            field=field,
+            workers=workers,
+            memory=memory,
+            folder=out.parent,
+            progress=tell,
+        )
+        table.write(out)
+    _console().print(
+        f"{len(table)} words of {table.characters:,} characters, each at least {table.min_count} times: {out}"
+    )
+
+
+@app.command()
+def count(
+    sources: list[str] = SOURCES,
+    out: Path = typer.Option(..., help="The file to write: .tsv or .parquet."),
+    n: int = typer.Option(1, min=1, help="Characters of an n-gram."),
+    min_count: int = typer.Option(1, min=1, help="Leave out what is rarer."),
+    field: str = FIELD,
+    workers: int = WORKERS,
+) -> None:
+    """Count characters or n-grams of them, the most frequent first."""
+    found.checked_ending(out, counting.FORMATS)
+    with _progress(out) as tell:
+        counts = words.count(sources, n=n, min_count=min_count, field=field, workers=workers, progress=tell)
+        counts.write(out)
+    _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UserError(f"--cohesion: expected numbers with commas between, found {text!r:.40}") from None
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _progress(out: Path) -> Iterator[Tell]:
+    """On a terminal a bar for each step, elsewhere a line when one is finished; all on stderr.
+
+    A fault of the system that names no file, a full disk, is one of the output's.
+    """
+    console, start = _console(), time.monotonic()
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, object] = {}
+
+        def tell(step: str, done: int, of: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step)
+            bar.update(tasks[step], completed=done, total=of)  # type: ignore[arg-type]
+            if done == of and not console.is_terminal:
+                console.print(f"{step} ({time.monotonic() - start:.1f} s)")
+
+        try:
+            yield tell
+        except OSError as error:
+            error.filename = error.filename or str(out)
+            raise

@@ -1,0 +1,62 @@
+"""How much memory there is to work with: a limit for the whole process, less what it already holds."""
+
+import re
+import sys
+
+from maskplay.errors import UserError
+
+LEAST = 96 * 2**20  # bytes beyond what Python and its modules hold: blocks, tables and the result need them
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Budget:
+    """Bytes to share out, or no limit.
+
+    Args:
+        memory: most bytes for the whole process, a number or a text such as "1G"; None = no limit.
+
+    Raises:
+        UserError: not a size, or less than it takes to work at all.
+    """
+
+    def __init__(self, memory: int | str | None) -> None:
+        self.left: int | None = None
+        if memory is None:
+            return
+        limit = _bytes(memory)
+        held = resident()
+        if limit < held + LEAST:
+            least = -(-(held + LEAST) // 2**20)
+            raise UserError(
+                f"memory: expected at least {least}M ({held // 2**20}M of them are held already), found {memory}"
+            )
+        self.left = limit - held
+
+    def part(self, share: int) -> int | None:
+        """One of so many parts."""
+        return None if self.left is None else self.left // share
+
+
+def _bytes(memory: int | str) -> int:
+    if isinstance(memory, int):
+        return memory
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", memory.strip(), re.IGNORECASE)
+    if not found:
+        raise UserError(f"memory: expected a size such as 800M or 1G, found {memory!r:.40}")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now, as far as the system tells."""
+    try:
+        with open("/proc/self/statm") as file:
+            import resource
+
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ImportError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,230 @@
+"""How often everything occurs: n-grams of characters by sorting, and the words of any tokenizer by many processes.
+
+When can n processes count more than n times as fast as a loop? Only when the algorithm changes: n-grams packed into
+numbers and sorted leave a dictionary far behind in one process. Around a Python tokenizer the loop stays a loop; there
+each worker reads a range of the files itself and fills one dictionary, and the dictionaries are merged once, since
+sending and merging one for each batch costs more than it saves. See https://kexue.fm/archives/7031 (the question).
+"""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskplay import corpus
+from maskplay.errors import UserError
+from maskplay.storage import new_file
+from maskplay.words.budget import Budget
+from maskplay.words.found import checked_ending, parquet_file
+from maskplay.words.grams import Grams, count_grams
+from maskplay.words.parallel import checked_workers, parallel_map
+from maskplay.words.reader import Reader
+from maskplay.words.symbols import MOST, Alphabet, Kept
+
+EVERYTHING = [(1, ord("\n") - 1), (ord("\n") + 1, 0x10FFFF)]  # characters; a line end ends a run
+BATCH = 2**20  # characters of lines that are sent to a worker where it cannot read them itself
+FORMATS = (".tsv", ".parquet")
+ROWS = 2**16  # turned into text at a time
+
+Tokenizer = Callable[[str], Iterable[str]]
+Progress = Callable[[str, int, int], object]
+
+
+class Count(NamedTuple):
+    """A text and how often it occurs.
+
+    Example:
+        >>> Count("一", 3).count
+        3
+    """
+
+    text: str
+    count: int
+
+
+class Counts:
+    """Counts of distinct texts, the most frequent first, equally frequent ones in the order of their characters.
+
+    Attributes:
+        count: how often each occurs, int64 of shape (texts,).
+
+    Example:
+        >>> counts = count(iter(["一二一二一"]), n=2)
+        >>> list(counts)
+        [Count(text='一二', count=2), Count(text='二一', count=2)]
+        >>> len(counts), counts.total
+        (2, 4)
+    """
+
+    def __init__(self, count: NDArray[np.int64], texts: Callable[[int, int], list[str]]) -> None:
+        self.count = count
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def __iter__(self) -> Iterator[Count]:
+        for start in range(0, len(self), ROWS):
+            stop = min(start + ROWS, len(self))
+            yield from map(Count, self._texts(start, stop), self.count[start:stop].tolist())
+
+    @property
+    def total(self) -> int:
+        """How many were counted in all."""
+        return int(self.count.sum())
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a file, whole or not at all.
+
+        Args:
+            path: ends in `.tsv` (a header, then text and count; a tab, return or backslash in a text is written as
+                \\\\t, \\\\r, \\\\\\\\) or `.parquet` (needs pyarrow).
+
+        Raises:
+            UserError: another ending.
+            MissingExtra: pyarrow is not installed.
+        """
+        if checked_ending(path, FORMATS) == ".parquet":
+            rows = list(self)
+            parquet_file(path, {"text": [row.text for row in rows], "count": [row.count for row in rows]})
+            return
+        with new_file(path) as file:
+            file.write(b"text\tcount\n")
+            for start in range(0, len(self), ROWS):
+                stop = min(start + ROWS, len(self))
+                pairs = zip(self._texts(start, stop), self.count[start:stop].tolist())
+                lines = "".join(f"{text.translate(ESCAPES)}\t{count}\n" for text, count in pairs)
+                file.write(lines.encode("utf-8", "replace"))
+
+
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\r": r"\r"})
+
+
+def count(
+    sources: corpus.Sources,
+    *,
+    n: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    min_count: int = 1,
+    field: str = "text",
+    workers: int = 1,
+    start_method: str | None = None,
+    progress: Progress | None = None,
+) -> Counts:
+    """Count the n-grams of characters, or the words, of a corpus.
+
+    Args:
+        sources: files, folders, patterns, or texts; see `maskplay.corpus.lines`.
+        n: characters of an n-gram; all characters count, none reaches over a line end. From 1 on, as far as n ids of
+            the corpus' different characters fit 64 bits: 4 always, 5 up to 4,095 characters.
+        tokenizer: instead of n: a function from a line without its end to its words.
+        min_count: leave out what is rarer.
+        field: of JSON lines.
+        workers: threads for n-grams; processes for a tokenizer, which then must be importable.
+        start_method: of the processes: fork, spawn or forkserver; default what `multiprocessing` is set to.
+        progress: called with a step's name, how much of it is done, and of how much.
+
+    Raises:
+        UserError: an option or a place makes no sense, or n is too large for so many characters.
+        DataError: a file is damaged; one line with its name and the line.
+        Exception: whatever the tokenizer raises.
+
+    Example:
+        >>> list(count(iter(["a b a", "b a"]), tokenizer=str.split))
+        [Count(text='a', count=3), Count(text='b', count=2)]
+    """
+    if (n is None) == (tokenizer is None):
+        raise UserError("expected either n or a tokenizer")
+    if not isinstance(min_count, int) or min_count < 1:
+        raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
+    workers = checked_workers(workers)
+    tell = progress or (lambda step, done, of: None)
+    if tokenizer is not None:
+        return _count_words(sources, tokenizer, min_count, field, workers, start_method, tell)
+    if not isinstance(n, int) or n < 1:
+        raise UserError(f"n: expected a number from 1 on, found {n!r:.40}")
+    holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-"))
+    try:
+        reader = Reader(sources, Kept(EVERYTHING), field, holder, Budget(None))
+        alphabet, ids = reader.read(workers, tell)
+        bits = max(1, len(alphabet).bit_length())
+        if n > 1 and (n * bits > 64 or len(alphabet) == MOST):
+            raise UserError(f"n: {n} of {len(alphabet)} different characters do not fit 64 bits; expected a smaller n")
+        if n == 1:
+            grams = Grams(1, bits, np.arange(1, len(alphabet) + 1, dtype=np.uint64), alphabet.counts[1:])
+        else:
+            told = partial(tell, "counting")
+            grams = count_grams(
+                ids, alphabet.counts, bits, n, min_count, lower=False, workers=workers, progress=told
+            )[n]
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+    return _sorted_grams(grams, alphabet, min_count)
+
+
+def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
+    wanted = np.flatnonzero(grams.counts >= least)
+    order = wanted[np.argsort(-grams.counts[wanted], kind="stable")]  # n-grams come in the order of their text
+    keys, n, bits = grams.keys[order], grams.order, grams.bits
+    points = np.array([0, *map(ord, alphabet.symbols[1:])], np.uint32)
+
+    def texts(start: int, stop: int) -> list[str]:
+        ids = Grams(n, bits, keys[start:stop], grams.counts).ids()
+        return np.ascontiguousarray(points[ids]).view(f"<U{n}")[:, 0].tolist()
+
+    return Counts(grams.counts[order], texts)
+
+
+def _count_words(
+    sources: corpus.Sources,
+    tokenizer: Tokenizer,
+    least: int,
+    field: str,
+    workers: int,
+    start_method: str | None,
+    tell: Progress,
+) -> Counts:
+    groups = corpus.parts(sources, workers) if corpus.are_places(sources) else []
+    work: Callable = partial(_words_of_files, tokenizer, field)
+    items: Iterable = groups
+    if len(groups) < workers:  # one packed file, or texts from Python: read here, sent in batches
+        work, items = partial(_words_of_lines, tokenizer), _batches(corpus.lines(sources, field))
+    if workers == 1 and not groups:
+        work, items = partial(_words_of_lines, tokenizer), [corpus.lines(sources, field)]
+    found: Counter[str] = Counter()
+    for step, some in enumerate(parallel_map(work, items, workers, start_method=start_method)):
+        found.update(some)
+        tell("counting", step + 1, max(step + 1, len(groups)))
+    rows = sorted((-count, text) for text, count in found.items() if count >= least)
+    texts = [text for _, text in rows]
+    return Counts(np.array([-count for count, _ in rows], np.int64), lambda start, stop: texts[start:stop])
+
+
+def _words_of_files(tokenizer: Tokenizer, field: str, parts: list[corpus.Part]) -> Counter[str]:
+    return _words_of_lines(tokenizer, corpus.lines(parts, field))
+
+
+def _words_of_lines(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for line in lines:
+        found.update(tokenizer(line))
+    return found
+
+
+def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
+    batch, length = [], 0
+    for line in lines:
+        batch.append(line)
+        length += len(line)
+        if length > BATCH:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,213 @@
+"""New words from raw text, after Su Jianlin's method: n-grams that hold together, and what is left when text is cut
+where none lies across.
+
+An n-gram is cohesive when it is more frequent than any way to split it explains. Text is cut wherever no cohesive
+n-gram lies across the place, the pieces are counted, and a last look removes those that came about by chance.
+Sources: https://kexue.fm/archives/4256 (the method), https://kexue.fm/archives/6920 (the program).
+"""
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskplay import corpus
+from maskplay.errors import MissingExtra, UserError
+from maskplay.words import freedom, original
+from maskplay.words.budget import Budget
+from maskplay.words.candidates import Candidates
+from maskplay.words.found import Found
+from maskplay.words.grams import Grams, count_grams, unpacked
+from maskplay.words.parallel import checked_workers
+from maskplay.words.reader import OriginalReader, Progress, Reader, numbered
+from maskplay.words.symbols import Kept
+from maskplay.words.tokens import count_tokens
+from maskplay.words.trie import Trie
+
+COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
+HAN = [(0x3007, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)]
+ALPHANUMERIC = [(ord("0"), ord("9")), (ord("a"), ord("z")), (ord("A"), ord("Z"))]
+MODES = ("exact", "faithful")
+
+
+def discover(
+    sources: corpus.Sources,
+    *,
+    mode: str = "exact",
+    min_count: int | None = None,
+    cohesion: Iterable[float] = COHESION,
+    min_freedom: float = 0.0,
+    min_alone: float = 0.0,
+    min_length: int = 1,
+    max_length: int | None = None,
+    known: str | os.PathLike[str] | Iterable[str] = (),
+    not_first: str = "",
+    not_last: str = "",
+    runs: bool = False,
+    field: str = "text",
+    workers: int = 1,
+    memory: int | str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Find the words of a corpus.
+
+    Chinese characters (of all planes), ASCII letters and digits are counted; anything else, spaces too, ends a run, and
+    no word reaches over it. The result is the same whatever the order of the lines, `workers` and `memory` are.
+
+    Args:
+        sources: files, folders, patterns, or texts; see `maskplay.corpus.lines`.
+        mode: "exact" counts n-grams as they are. "faithful" counts like the original program, whose words and counts it
+            gives (see `maskplay.words.original`): spaces are passed over in counting, only U+4E00 to U+9FA5, ASCII
+            letters and digits are kept.
+        min_count: the least frequency. Default: 32 for corpora of 10 to 100 million characters (and in faithful mode
+            always); outside it changes with the square root of their size, down to 2.
+        cohesion: least cohesion, in nats, of n-grams of 2, 3, 4, …; their number sets the greatest n. A ratio of
+            probabilities, so it need not change with the corpus.
+        min_freedom: least entropy, in nats, of both sides; 1.5 removes most pieces of words.
+        min_alone: least share of a word's occurrences outside longer words; 0.1 removes most nested pieces.
+        min_length, max_length: characters of a word. (Single characters are found too, with nan for what only longer
+            ones have.)
+        known: words to leave out: an iterable, a file with one a line (what follows a space or tab is ignored), or
+            "jieba" for its dictionary.
+        not_first, not_last: characters with which no word may begin or end, "的了" for instance.
+        runs: keep each run of ASCII letters and digits whole, as one symbol ("iPhone15"); exact mode only.
+        field: of JSON lines.
+        workers: threads (the work is NumPy's, which lets them run at once).
+        memory: most bytes for the whole process, a number or "1G"; beyond it work goes through files. Default: all that
+            it takes, about 2 bytes for each byte of the corpus.
+        folder: where such files go, in a folder that is removed at the end; default the system's place for them.
+        progress: called with a step's name, how much of it is done, and of how much.
+
+    Raises:
+        UserError: an option or a place makes no sense, or `memory` is too small.
+        DataError: a file is damaged; one line with its name and the line.
+
+    Example:
+        >>> text = ["天地玄黄", "宇宙，玄黄", "宇宙洪荒", "天地，宇宙"]
+        >>> for word in discover(iter(text), min_count=2, min_length=2, cohesion=(1.0,)):
+        ...     print(word.word, word.frequency)
+        宇宙 3
+        天地 2
+        玄黄 2
+    """
+    if mode not in MODES:
+        raise UserError(f"mode: expected {' or '.join(MODES)}, found {mode!r:.40}")
+    faithful = mode == "faithful"
+    least_cohesion = _checked_cohesion(cohesion, faithful)
+    if min_count is not None and (not isinstance(min_count, int) or min_count < 1):
+        raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
+    if faithful and runs:
+        raise UserError("runs: the original cuts no text into runs; use mode='exact'")
+    unknown = _checked_known(known)
+    workers = checked_workers(workers)
+    budget = Budget(memory)
+    tell = progress or (lambda step, done, of: None)
+    holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-", dir=folder))
+    try:
+        reader = (
+            OriginalReader(sources, field, holder, budget)
+            if faithful
+            else Reader(sources, Kept([*ALPHANUMERIC, *HAN], runs), field, holder, budget)
+        )
+        alphabet, ids = reader.read(workers, tell)
+        least = min_count or (32 if faithful else default_min_count(alphabet.total))
+        order = len(least_cohesion) + 1
+        bits = max(1, len(alphabet).bit_length())
+        if order * bits > 64:
+            raise UserError(
+                f"cohesion: n-grams of {order} out of {len(alphabet)} different symbols do not fit 64 bits; "
+                f"expected at most {64 // bits - 1} thresholds"
+            )
+        counting = partial(
+            count_grams,
+            firsts=alphabet.counts,
+            bits=bits,
+            order=order,
+            least=least,
+            workers=workers,
+            memory=budget.part(2),
+            folder=holder,
+            progress=partial(tell, "counting"),
+        )
+        if isinstance(reader, OriginalReader):
+            start, end = (alphabet.symbols.index(mark) for mark in (original.START, original.END))
+            windows = counting(numbered(reader.windows, alphabet, workers), lower=False, unwanted=start)[order]
+            total, grams = original.gram_counts(windows, start, end)
+            single = np.zeros(len(alphabet) + 1, np.int64)
+            single[grams[1].keys.astype(np.int64)] = grams[1].counts
+        else:
+            grams = counting(ids, lower=True)
+            total, single = alphabet.total, np.where(alphabet.counts >= least, alphabet.counts, 0)
+        members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
+        del grams
+        trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
+        tokens = count_tokens(ids, trie, order, len(alphabet), workers, partial(tell, "cutting"))
+        words = Candidates(alphabet, members, tokens, bits, order, least)
+        words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
+        occurrences, left, right = freedom.measure(
+            ids, words.trie(), workers, budget.part(4), holder, partial(tell, "measuring")
+        )
+        return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def default_min_count(characters: int) -> int:
+    """The least frequency of a word in a corpus of so many characters.
+
+    Example:
+        >>> default_min_count(1_000_000), default_min_count(33_000_000), default_min_count(500_000_000)
+        (10, 32, 72)
+    """
+    size = characters / 10_000_000 if characters < 10_000_000 else max(1.0, characters / 100_000_000)
+    return max(2, round(32 * math.sqrt(size)))
+
+
+def _cohesive(
+    grams: dict[int, Grams], n: int, single: NDArray[np.int64], total: int, least: float
+) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    """The n-grams that hold together, with their cohesion: the least ln(total·c(w) / (c(u)·c(v))) over splits w = uv.
+
+    A side that was not counted is given the total, which is to say that it explains nothing.
+    """
+    mine = grams[n]
+    ratios = np.full(len(mine.keys), np.inf)
+    for head in range(1, n):
+        bits = mine.bits * (n - head)  # of the tail
+        heads, tails = mine.keys >> np.uint64(bits), mine.keys & np.uint64((1 << bits) - 1)
+        sides = []
+        for order, keys in ((head, heads), (n - head, tails)):
+            counts = single[keys.astype(np.int64)] if order == 1 else grams[order].count(keys)
+            sides.append(np.where(counts > 0, counts, total).astype(np.float64))
+        ratios = np.minimum(ratios, float(total) * mine.counts / (sides[0] * sides[1]))
+    values = np.log(ratios)
+    wanted = values >= least
+    return mine.keys[wanted], values[wanted]
+
+
+def _checked_cohesion(cohesion: Iterable[float], faithful: bool) -> list[float]:
+    values = [float(value) for value in cohesion]
+    if not values or not all(map(math.isfinite, values)):
+        raise UserError(f"cohesion: expected numbers, the first for n-grams of 2, found {values}")
+    if faithful and len(values) != original.ORDER - 1:
+        raise UserError(f"cohesion: the original has {original.ORDER - 1} thresholds, found {len(values)}")
+    return values
+
+
+def _checked_known(known: str | os.PathLike[str] | Iterable[str]) -> set[str]:
+    if known == "jieba":
+        try:
+            import jieba
+        except ImportError:
+            raise MissingExtra("leaving out jieba's words", "words") from None
+        known = Path(jieba.__file__).with_name("dict.txt")
+    if isinstance(known, (str, os.PathLike)):
+        return {line.split()[0] for line in corpus.lines(known) if line.strip()}
+    return set(known)

@@ -1,0 +1,138 @@
+"""The words that were found: columns in NumPy, rows in Python, files for others."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskplay.errors import MissingExtra, UserError
+from maskplay.storage import new_file
+
+FORMATS = (".tsv", ".parquet", ".txt")
+
+
+class Word(NamedTuple):
+    """One word.
+
+    Attributes:
+        word: its text.
+        frequency: how often it stands by itself when the corpus is cut.
+        occurrences: how often it occurs at all, inside longer words too.
+        cohesion: nats by which it is more frequent than any split of it explains; of a word longer than the n-grams
+            counted, the least of those in it. nan for single characters.
+        left_freedom, right_freedom: entropy of its neighbours, nats. nan for single characters.
+        score: cohesion per place between its characters, plus the lesser freedom. nan for single characters.
+
+    Example:
+        >>> Word("宇宙", 4, 4, 1.9, 1.4, 1.4, 3.3).word
+        '宇宙'
+    """
+
+    word: str
+    frequency: int
+    occurrences: int
+    cohesion: float
+    left_freedom: float
+    right_freedom: float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Words in columns, the most frequent first, equally frequent ones in the order of their characters.
+
+    Attributes:
+        word … score: a column each, as `Word` says; all arrays have the length (words,).
+        characters: of the corpus, as far as they were counted.
+        min_count: the least frequency that was asked for.
+
+    Example:
+        >>> import maskplay as mp
+        >>> found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=2, cohesion=(0.5,), min_length=2)
+        >>> len(found), found[0].word, found.frequency
+        (1, '宇宙', array([2]))
+    """
+
+    word: NDArray[Any]
+    frequency: NDArray[np.int64]
+    occurrences: NDArray[np.int64]
+    cohesion: NDArray[np.float64]
+    left_freedom: NDArray[np.float64]
+    right_freedom: NDArray[np.float64]
+    score: NDArray[np.float64]
+    characters: int
+    min_count: int
+
+    def __len__(self) -> int:
+        return len(self.word)
+
+    def __iter__(self) -> Iterator[Word]:
+        return map(Word, *(getattr(self, name).tolist() for name in Word._fields))
+
+    def __getitem__(self, place: int) -> Word:
+        return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a file, whole or not at all; its ending decides the format.
+
+        Args:
+            path: `.tsv` (a header, then the columns in the order of `Word`), `.parquet` (needs pyarrow), or `.txt`, a
+                user dictionary of jieba: "word frequency" a line.
+
+        Raises:
+            UserError: another ending.
+            MissingExtra: pyarrow is not installed.
+        """
+        ending = checked_ending(path, FORMATS)
+        if ending == ".parquet":
+            parquet_file(path, {name: getattr(self, name).tolist() for name in Word._fields})
+            return
+        with new_file(path) as file:
+            if ending == ".tsv":
+                file.write(("\t".join(Word._fields) + "\n").encode())
+            for row in self:
+                if ending == ".tsv":
+                    figures = "\t".join(f"{value:.4f}" for value in row[3:])
+                    file.write(f"{row.word}\t{row.frequency}\t{row.occurrences}\t{figures}\n".encode())
+                else:
+                    file.write(f"{row.word} {row.frequency}\n".encode())
+
+
+def checked_ending(path: str | os.PathLike[str], formats: tuple[str, ...]) -> str:
+    """The ending of a file to write.
+
+    Raises:
+        UserError: it is none of the formats'.
+
+    Example:
+        >>> checked_ending("words.tsv", FORMATS)
+        '.tsv'
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in formats:
+        raise UserError(f"{os.fspath(path)}: expected a name that ends in {', '.join(formats)}")
+    if Path(path).is_dir():
+        raise UserError(f"{os.fspath(path)}: expected a file to write, found a folder")
+    if ending == ".parquet":
+        _pyarrow()
+    return ending
+
+
+def _pyarrow() -> Any:
+    try:
+        importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow")
+    except ImportError:
+        raise MissingExtra("writing Parquet", "words") from None
+
+
+def parquet_file(path: str | os.PathLike[str], columns: dict[str, list]) -> None:
+    """Write columns as a Parquet file, whole or not at all."""
+    arrow = _pyarrow()
+    with new_file(path) as file:
+        arrow.parquet.write_table(arrow.table(columns), file)

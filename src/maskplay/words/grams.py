@@ -1,0 +1,236 @@
+"""Counting n-grams by sorting: up to four ids stand side by side in a number of 64 bits, and equal ones meet.
+
+The first symbol decides the bucket, so that a bucket at a time is in memory, and one sort of it gives every shorter
+n-gram too: they are prefixes. Where the ids themselves lie on disk, sorted runs of (n-gram, count) go to a file for
+each bucket and are merged from there. Both ways count the same, whatever the buckets.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskplay.words.parallel import thread_map
+from maskplay.words.symbols import Ids
+
+U = np.uint64
+CHUNK = 2**18  # ids looked at together: they and what is made of them stay in the cache
+RUN = 2**21  # n-grams of a sorted run on disk
+BUCKET = 2**22  # n-grams of a bucket in memory
+BYTES = 28  # which a bucket takes for each of its n-grams while it is counted
+MERGED_BYTES = 56  # the same for a bucket that is merged from runs
+
+Keys = NDArray[np.uint64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """Distinct n-grams in order with their counts: `order` ids of `bits` bits each, the first one highest."""
+
+    order: int
+    bits: int
+    keys: Keys
+    counts: Counts
+
+    def ids(self) -> NDArray[np.int64]:
+        """As a table (n-gram, place)."""
+        return unpacked(self.keys, self.order, self.bits)
+
+    def count(self, keys: Keys) -> Counts:
+        """Counts of some n-grams; 0 where there is none."""
+        if not len(self.keys):
+            return np.zeros(len(keys), np.int64)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[at] == keys, self.counts[at], 0)
+
+
+def unpacked(keys: Keys, order: int, bits: int) -> NDArray[np.int64]:
+    """The ids in packed keys, a row each."""
+    shifts = (np.arange(order - 1, -1, -1) * bits).astype(np.uint64)
+    return ((keys[:, None] >> shifts) & U((1 << bits) - 1)).astype(np.int64)
+
+
+def count_grams(
+    ids: Ids,
+    firsts: Counts,
+    bits: int,
+    order: int,
+    least: int,
+    *,
+    lower: bool,
+    workers: int = 1,
+    memory: int | None = None,
+    folder: Path | None = None,
+    unwanted: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[int, Grams]:
+    """The n-grams that occur inside runs at least `least` times.
+
+    Args:
+        ids: of the corpus; 0 ends a run.
+        firsts: how often each id occurs, by id; [0] is 0.
+        bits: of an id; `order` times as many must fit 64.
+        order: n of the longest.
+        lower: count those of 2 … `order` - 1 as well; otherwise only whole ones of `order`.
+        workers: threads.
+        memory: bytes for all that is counted at once.
+        folder: where runs may be put when `ids` lie on disk.
+        unwanted: an id with which no n-gram shall end.
+        progress: is told how much of how much is done.
+
+    Returns:
+        The n-grams by their n.
+    """
+
+    def counted(keys: Keys, counts: Counts | None = None) -> list[tuple[Keys, Counts]]:
+        starts, length = _starts(keys), len(keys)
+        keys = keys[starts]  # lets go of all others before more memory is asked for
+        counts = np.diff(starts, append=length) if counts is None else np.add.reduceat(counts, starts)
+        found = []
+        for n in range(order, 1 if lower else order - 1, -1):
+            if n < order:
+                keys = keys >> U(bits)
+                starts = _starts(keys)
+                keys, counts = keys[starts], np.add.reduceat(counts, starts)
+            last = keys & U((1 << bits) - 1)
+            wanted = (counts >= least) & (last != 0) & (last != unwanted)
+            found.append((keys[wanted], counts[wanted]))
+        return found
+
+    # On disk too when one symbol is so frequent that its bucket would not fit.
+    if memory is None or ids.path is None and int(firsts.max(initial=0)) * BYTES * workers <= memory:
+        buckets, sizes = _edges(firsts, ids.length, BUCKET if memory is None else memory // BYTES, workers)
+        jobs = list(zip(buckets, buckets[1:], sizes))
+        results = thread_map(lambda job: counted(_bucket(ids, *job, bits, order)), jobs, workers)
+        steps = len(jobs)
+    else:
+        assert folder is not None
+        runs = _Runs(folder, ids, bits, order, memory, workers)
+        runs.write(workers, progress)
+        results = thread_map(lambda i: counted(*runs.merged(i)), range(runs.count), workers)
+        steps = runs.count
+    orders = range(order, 1 if lower else order - 1, -1)
+    kept: dict[int, list[tuple[Keys, Counts]]] = {n: [] for n in orders}
+    for step, found in enumerate(results):
+        for n, grams in zip(orders, found):
+            kept[n].append(grams)
+        if progress is not None:
+            progress(step + 1, steps)
+    return {n: Grams(n, bits, *_joined(parts)) for n, parts in kept.items()}
+
+
+def _joined(parts: list[tuple[Keys, Counts]]) -> tuple[Keys, Counts]:
+    keys = [np.zeros(0, np.uint64), *(keys for keys, _ in parts)]
+    return np.concatenate(keys), np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
+
+
+def _starts(keys: Keys) -> NDArray[np.int64]:
+    """Where each distinct key of a sorted array begins."""
+    new = np.empty(len(keys), bool)
+    new[:1] = True
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    return np.flatnonzero(new)
+
+
+def _edges(firsts: Counts, length: int, size: int, workers: int) -> tuple[list[int], list[int]]:
+    """Buckets of first ids (low, high] with about `size` n-grams at once in all workers, and how many each has."""
+    sums = np.cumsum(firsts)
+    total = int(sums[-1])
+    count = max(1, -(-total * workers // size))
+    inner = np.searchsorted(sums, total * np.arange(1, count) / count)
+    edges = np.unique(np.concatenate([[0], inner, [len(firsts) - 1]]))
+    return edges.tolist(), np.diff(sums[edges]).tolist()
+
+
+def _bucket(ids: Ids, low: int, high: int, size: int, bits: int, order: int) -> Keys:
+    """All n-grams whose first id lies in (low, high], sorted; behind the end of a run they hold zeros."""
+    keys, filled = np.empty(size, np.uint64), 0
+    for start in range(0, ids.length, CHUNK):
+        piece = ids.read(start, min(start + CHUNK, ids.length) + order - 1)
+        first = piece[: len(piece) - order + 1]
+        # Unsigned numbers wrap: one comparison for both ends.
+        at = np.flatnonzero(np.subtract(first, np.uint16(low + 1)) < np.uint16(high - low))
+        _pack(piece, at, bits, order, keys[filled : filled + len(at)])
+        filled += len(at)
+    keys = keys[:filled]
+    keys.sort()
+    return keys
+
+
+def _pack(piece: NDArray[np.uint16], at: NDArray[np.int64], bits: int, order: int, out: Keys) -> None:
+    """Put the n-grams that begin at some places of a piece into `out`."""
+    out[:] = piece.take(at)
+    inside = None
+    for place in range(1, order):
+        following = piece[place:].take(at)
+        if inside is not None:
+            following *= inside
+        inside = following != 0
+        out <<= U(bits)
+        out |= following
+
+
+class _Runs:
+    """Sorted runs of n-grams on disk, a file for each bucket.
+
+    Buckets are cut where the first two ids change, by a sample of the corpus, so that even the most frequent character
+    has its n-grams in several.
+    """
+
+    def __init__(self, folder: Path, ids: Ids, bits: int, order: int, memory: int, workers: int) -> None:
+        self.folder, self.ids, self.bits, self.order = folder, ids, bits, order
+        self.run = min(RUN, max(2**14, memory // workers // BYTES))
+        self.count = max(1, -(-ids.length * MERGED_BYTES * workers // memory))
+        stride = max(1, ids.length // 2**20)
+        sample = np.concatenate([self._keys(start, start + 2**12) for start in range(0, ids.length, 2**12 * stride)])
+        sample.sort()
+        pair = U(bits * max(0, order - 2))
+        inner = sample[np.arange(1, self.count) * len(sample) // self.count] if len(sample) else sample
+        self.edges = np.unique(inner >> pair << pair)
+        self.count = len(self.edges) + 1
+        self._locks = [threading.Lock() for _ in range(self.count)]
+
+    def _keys(self, start: int, stop: int) -> Keys:
+        stop = min(stop, self.ids.length)
+        piece = self.ids.read(start, stop + self.order - 1)
+        at = np.flatnonzero(piece[: stop - start])
+        keys = np.empty(len(at), np.uint64)
+        _pack(piece, at, self.bits, self.order, keys)
+        return keys
+
+    def write(self, workers: int, progress: Callable[[int, int], object] | None) -> None:
+        starts = range(0, self.ids.length, self.run)
+        for step, _ in enumerate(thread_map(self._write_run, starts, workers)):
+            if progress is not None:
+                progress(step + 1, len(starts) + self.count)
+
+    def _write_run(self, start: int) -> None:
+        keys = self._keys(start, start + self.run)
+        keys.sort()
+        begins = _starts(keys)
+        keys, counts = keys[begins], np.diff(begins, append=len(keys)).astype(np.uint32)
+        cuts = [0, *np.searchsorted(keys, self.edges).tolist(), len(keys)]
+        for i, (first, last) in enumerate(zip(cuts, cuts[1:])):
+            if first < last:
+                with self._locks[i]:
+                    for kind, array in (("keys", keys), ("counts", counts)):
+                        with open(self._path(i, kind), "ab") as file:
+                            file.write(array[first:last].tobytes())
+
+    def _path(self, i: int, kind: str) -> Path:
+        return self.folder / f"{kind}-{i}"
+
+    def merged(self, i: int) -> tuple[Keys, Counts]:
+        """A bucket's n-grams with their counts, sorted; equal ones still stand beside each other."""
+        if not self._path(i, "keys").exists():
+            return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        keys = np.fromfile(self._path(i, "keys"), np.uint64)
+        counts = np.fromfile(self._path(i, "counts"), np.uint32)
+        for kind in ("keys", "counts"):
+            self._path(i, kind).unlink()
+        order = np.argsort(keys)
+        return keys[order], counts[order].astype(np.int64)

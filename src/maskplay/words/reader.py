@@ -1,0 +1,86 @@
+"""A corpus read into ids: counted while it is read, numbered when all is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from maskplay import corpus
+from maskplay.words import original
+from maskplay.words.budget import Budget
+from maskplay.words.parallel import thread_map
+from maskplay.words.symbols import Alphabet, Ids, Kept, Spool, Tally
+
+BLOCK = 2**20  # characters encoded at a time
+PARTS = 16  # into which the files are dealt for each worker
+
+Progress = Callable[[str, int, int], object]
+
+
+class Reader:
+    """Reads a corpus.
+
+    Args:
+        sources: as for `maskplay.corpus.lines`, which also knows `field`.
+        kept: which characters are counted.
+        folder: for what does not fit in memory.
+        budget: how much that is.
+    """
+
+    def __init__(self, sources: corpus.Sources, kept: Kept, field: str, folder: Path, budget: Budget) -> None:
+        self.sources, self.kept, self.field = sources, kept, field
+        self.spool = Spool(folder / "codes", budget.part(4))
+
+    def read(self, workers: int, tell: Progress) -> tuple[Alphabet, Ids]:
+        """The symbols of the corpus and its ids."""
+        parts: list = [self.sources]
+        if corpus.are_places(self.sources):
+            parts = [*corpus.parts(self.sources, PARTS * workers)]
+        tally = self.first()
+        # A single part is read here: a thread that waits for standard input would not hear of Ctrl-C.
+        for step, found in enumerate(thread_map(self.encode, parts, min(workers, len(parts)))):
+            tally += found
+            tell("reading", step + 1, len(parts))
+        alphabet = Alphabet(self.kept, tally)
+        return alphabet, numbered(self.spool, alphabet, workers)
+
+    def first(self) -> Tally:
+        """What stands before the first text."""
+        return Tally()
+
+    def encode(self, part: corpus.Sources) -> Tally:
+        """Put the codes of a part down; how often each occurs."""
+        tally = Tally()
+        for text in self.kept.whole(corpus.blocks(part, self.field, BLOCK)):
+            codes, found = self.kept.encode(text)
+            self.spool.add(codes)
+            tally += found
+        return tally
+
+
+class OriginalReader(Reader):
+    """Reads it as the original program does: once to be cut, once with marks at line starts and ends to be counted."""
+
+    def __init__(self, sources: corpus.Sources, field: str, folder: Path, budget: Budget) -> None:
+        super().__init__(sources, Kept(original.RANGES), field, folder, budget)
+        self.windows = Spool(folder / "windows", budget.part(4))
+
+    def first(self) -> Tally:
+        before = np.full(original.ORDER - 1, ord(original.START), np.uint16)
+        self.windows.add(before)
+        return Tally(np.bincount(before, minlength=65536))
+
+    def encode(self, part: corpus.Sources) -> Tally:
+        tally = Tally()
+        for text in original.cleaned(corpus.lines(part, self.field)):
+            codes, padded, found = original.encode(self.kept, text)
+            self.spool.add(codes)
+            self.windows.add(padded)
+            tally += found
+        return tally
+
+
+def numbered(spool: Spool, alphabet: Alphabet, workers: int) -> Ids:
+    """The ids of what lies in a spool, which is emptied."""
+    pieces = thread_map(alphabet.ids, spool.take(), workers)
+    return Ids(pieces, spool.length, spool.limit, spool.path.with_suffix(".ids"))

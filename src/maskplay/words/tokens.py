@@ -1,0 +1,119 @@
+"""Cutting text where no cohesive n-gram lies across, and counting what comes out.
+
+A cut stands between two symbols exactly when no occurrence of a cohesive n-gram has both inside. Overlapping n-grams
+chain, so a token can be longer than any of them; ones that only touch do not join.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskplay.words.parallel import thread_map
+from maskplay.words.symbols import Ids
+from maskplay.words.trie import Trie
+
+CHUNK = 2**18  # ids cut at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How often each token stands in a text, as far as it can be a word.
+
+    Attributes:
+        single: counts of single symbols, by id.
+        members: counts of tokens that are themselves cohesive n-grams, by their number in the trie.
+        longer: counts of longer tokens all of whose n-grams of the greatest order are cohesive; keys are ids as bytes.
+    """
+
+    single: NDArray[np.int64]
+    members: NDArray[np.int64]
+    longer: Counter[bytes]
+
+
+def count_tokens(
+    ids: Ids, trie: Trie, order: int, symbols: int, workers: int, progress: Callable[[int, int], object] | None = None
+) -> Tokens:
+    """Cut a corpus into tokens and count them.
+
+    Args:
+        ids: of the corpus.
+        trie: the cohesive n-grams.
+        order: the greatest n of an n-gram that could be cohesive.
+        symbols: how many ids there are, 0 not among them.
+        workers: threads.
+        progress: is told how much of how much is done.
+    """
+    all_ = Tokens(np.zeros(symbols + 1, np.int64), np.zeros(trie.size, np.int64), Counter())
+    spans = ids.spans(max(4 * workers, ids.length // 2**24))
+    for step, some in enumerate(thread_map(lambda span: _count_span(ids, trie, order, symbols, *span), spans, workers)):
+        np.add(all_.single, some.single, out=all_.single)
+        np.add(all_.members, some.members, out=all_.members)
+        all_.longer.update(some.longer)
+        if progress is not None:
+            progress(step + 1, len(spans))
+    all_.single[0] = 0
+    return all_
+
+
+def _count_span(ids: Ids, trie: Trie, order: int, symbols: int, start: int, stop: int) -> Tokens:
+    found = Tokens(np.zeros(symbols + 1, np.int64), np.zeros(trie.size, np.int64), Counter())
+    numbers: list[NDArray[np.int32]] = []  # of the members met, until it is worth while to count them
+    size = CHUNK
+    while start < stop:
+        length = min(size, stop - start)
+        block = ids.read(start, start + length + max(order, trie.longest))
+        cut, members, whole = _cut(block, length, trie, order)
+        end = length
+        if start + length < stop:  # a token that may go on belongs to the next block
+            end = length - int(np.argmax(cut[length:0:-1]))
+            if not cut[end]:
+                size *= 2  # one token fills the block
+                continue
+        numbers += _count(block, cut, members, whole, end, order, found)
+        start, size = start + end, CHUNK
+        if start >= stop or sum(map(len, numbers)) > 2 * trie.size:
+            counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *numbers]), minlength=trie.size)
+            np.add(found.members, counts, out=found.members)
+            numbers = []
+    return found
+
+
+def _cut(block: NDArray[np.uint16], length: int, trie: Trie, order: int):
+    """For each place whether a cut stands before it; the n-grams found; where those of the greatest order begin."""
+    cut = np.ones(length + trie.longest + 1, bool)
+    whole = np.zeros(length + 1, np.int32)
+    members = []
+    for n, at, number in trie.occurrences(block, length):
+        for inside in range(1, n):
+            cut[at + inside] = False
+        members.append((n, at, number))
+        if n == order:
+            whole[at + 1] = 1
+    return cut, members, whole
+
+
+def _count(
+    block: NDArray[np.uint16], cut, members, whole, end: int, order: int, found: Tokens
+) -> list[NDArray[np.int32]]:
+    """Count single symbols and longer tokens before `end`; the numbers of the tokens that are members."""
+    single = block[:end] * (cut[:end] & cut[1 : end + 1])
+    np.add(found.single, np.bincount(single, minlength=len(found.single)), out=found.single)
+    numbers = []
+    for n, at, number in members:
+        last = np.searchsorted(at, end)
+        at, number = at[:last], number[:last]
+        numbers.append(number.compress(cut.take(at) & cut.take(at + n)))
+    cuts = np.flatnonzero(cut[: end + 1])
+    lengths = np.diff(cuts)
+    long = np.flatnonzero(lengths > order)
+    if len(long):
+        starts, stops = cuts.take(long), cuts.take(long + 1)
+        sums = np.cumsum(whole, dtype=np.int32)  # sums[i]: how many n-grams of the greatest order begin before i
+        every = sums.take(stops - order + 1) - sums.take(starts) == stops - starts - order + 1
+        text = block.tobytes()
+        pairs = zip((2 * starts[every]).tolist(), (2 * stops[every]).tolist())
+        found.longer.update([text[first:last] for first, last in pairs])
+    return numbers

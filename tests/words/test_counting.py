@@ -1,0 +1,117 @@
+"""Counts are those of a plain dictionary, whoever counts."""
+
+import gzip
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import maskplay as mp
+from maskplay.errors import DataError, UserError
+from words.references import generated, ngrams_of
+
+
+def ordered(counts: Counter[str], least: int = 1) -> list[tuple[str, int]]:
+    return sorted(((text, count) for text, count in counts.items() if count >= least), key=lambda x: (-x[1], x[0]))
+
+
+def split(line: str) -> list[str]:
+    return line.split()
+
+
+def fails(line: str) -> list[str]:
+    if "!" in line:
+        raise ValueError(f"cannot cut {line!r}")
+    return line.split()
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.text(st.sampled_from("一二 𠀀😀a，\r\t"), max_size=20), max_size=9), *[st.integers(1, 4)] * 2)
+def test_ngrams_are_those_of_a_dictionary(lines, n, workers):
+    counts = mp.words.count(iter([line + "\n" for line in lines]), n=n, workers=workers)
+    lines = [line.removesuffix("\r") for line in lines]
+    assert list(counts) == ordered(ngrams_of(lines, n))
+    assert counts.total == sum(max(0, len(line) - n + 1) for line in lines)
+
+
+def test_ngrams_of_files(tmp_path):
+    lines = generated(0, 3000)
+    (tmp_path / "a.txt").write_text("\n".join(lines[:1000]), encoding="utf-8")
+    (tmp_path / "b.gz").write_bytes(gzip.compress("\n".join(lines[1000:]).encode()))
+    for workers in (1, 2):
+        assert list(mp.words.count(tmp_path, n=3, min_count=4, workers=workers)) == ordered(ngrams_of(lines, 3), 4)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("form", ["files", "packed", "texts"])
+def test_words_of_a_tokenizer(tmp_path, monkeypatch, workers, form):
+    monkeypatch.setattr("maskplay.words.counting.BATCH", 1000)
+    lines = generated(1, 2000)
+    expected = Counter(word for line in lines for word in line.split())
+    if form == "files":
+        for i in range(3):
+            (tmp_path / f"{i}.txt").write_text("\n".join(lines[i::3]), encoding="utf-8")
+        sources = str(tmp_path)
+    elif form == "packed":
+        (tmp_path / "a.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+        sources = tmp_path / "a.gz"
+    else:
+        sources = iter(lines)
+    told: list[tuple] = []
+    counts = mp.words.count(
+        sources, tokenizer=split, min_count=2, workers=workers, progress=lambda *step: told.append(step)
+    )
+    assert list(counts) == ordered(expected, 2) and counts.total > 1000
+    assert [done for _, done, _ in told] == list(range(1, len(told) + 1))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tokenizers_error_surfaces(tmp_path, workers):
+    (tmp_path / "a.txt").write_text("a b\n" * 500 + "oh!\n" + "c\n" * 500)
+    with pytest.raises(ValueError, match="cannot cut 'oh!'"):
+        mp.words.count(tmp_path, tokenizer=fails, workers=workers)
+
+
+def test_a_damaged_file_surfaces_from_a_worker(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a b\n" * 500 + b"\xff\n" + b"c\n" * 500)
+    for options in ({"tokenizer": split, "workers": 2}, {"n": 2, "workers": 2}):
+        with pytest.raises(DataError, match=r"a\.txt, line 501: expected UTF-8"):
+            mp.words.count(tmp_path, **options)
+
+
+def test_written_counts(tmp_path):
+    counts = mp.words.count(iter(["a\tb\\a\tb\\"]), n=3)
+    counts.write(tmp_path / "a.tsv")
+    assert (tmp_path / "a.tsv").read_text("utf-8").splitlines() == [
+        *("text\tcount", "\\tb\\\\\t2", "a\\tb\t2", "\\\\a\\t\t1", "b\\\\a\t1")
+    ]
+    with pytest.raises(UserError, match=r"ends in \.tsv, \.parquet"):
+        counts.write(tmp_path / "a.txt")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `words` extra, is not installed")
+    counts.write(tmp_path / "a.parquet")
+    assert parquet.read_table(tmp_path / "a.parquet").to_pydict()["count"] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ({}, "expected either n or a tokenizer"),
+        ({"n": 2, "tokenizer": split}, "expected either n or a tokenizer"),
+        ({"n": 0}, "n: expected a number from 1 on"),
+        ({"n": 13}, "n: 13 of 60 different characters do not fit 64 bits"),
+        ({"n": 2, "min_count": 0}, "min_count: "),
+        ({"tokenizer": split, "workers": -1}, "workers: "),
+    ],
+)
+def test_wrong_options(options, told):
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 60)))
+    with pytest.raises(UserError, match=told):
+        mp.words.count(iter([text]), **options)
+
+
+def test_counting_does_not_depend_on_the_order_of_lines():
+    lines = generated(2, 500)
+    mixed = random.Random(0).sample(lines, len(lines))
+    assert list(mp.words.count(iter(lines), n=2)) == list(mp.words.count(iter(mixed), n=2, workers=3))
