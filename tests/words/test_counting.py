@@ -89,7 +89,7 @@ def test_written_counts(tmp_path):
     ]
     with pytest.raises(UserError, match=r"ends in \.tsv, \.parquet"):
         counts.write(tmp_path / "a.txt")
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `words` extra, is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `parquet` extra, is not installed")
     counts.write(tmp_path / "a.parquet")
     assert parquet.read_table(tmp_path / "a.parquet").to_pydict()["count"] == [2, 2, 1, 1]
 

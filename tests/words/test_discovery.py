@@ -199,9 +199,9 @@ def test_parquet(tmp_path, monkeypatch):
     found = mp.words.discover(iter(["人", *["天地"] * 4]), min_count=1, cohesion=(0.1,))
     with monkeypatch.context() as hidden:
         hidden.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-        with pytest.raises(mp.MissingExtra, match="maskplay\\[words\\]"):
+        with pytest.raises(mp.MissingExtra, match="maskplay\\[parquet\\]"):
             found.write(tmp_path / "a.parquet")
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `words` extra, is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `parquet` extra, is not installed")
     found.write(tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet").to_pydict()
     assert list(table) == list(mp.words.Word._fields) and table["word"] == ["天地", "人"]

@@ -128,7 +128,7 @@ def _pyarrow() -> Any:
         importlib.import_module("pyarrow.parquet")
         return importlib.import_module("pyarrow")
     except ImportError:
-        raise MissingExtra("writing Parquet", "words") from None
+        raise MissingExtra("writing Parquet", "parquet") from None
 
 
 def parquet_file(path: str | os.PathLike[str], columns: dict[str, list]) -> None:
