@@ -59,3 +59,7 @@ def insist_on_interrupts() -> None:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGALRM, interrupt)
     sys.unraisablehook = unraisable
+
+
+if __name__ == "__main__":
+    main()
