@@ -270,6 +270,8 @@ def test_examples_have_weights(untrained: mp.plays.Classify) -> None:
     [
         ("好吃", "str"),
         (b"a", "bytes"),
+        (None, "NoneType"),
+        (5, "int"),
         (("好吃", "难吃"), "tuple"),
         ((("好吃", "好"), ("难吃", "坏")), "tuple"),
         ((example for example in reviews(2)), "generator"),

@@ -122,9 +122,12 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
     chosen = chosen or next((table for table in fitting if table.stated(config)), None)
     chosen = chosen or next((table for table in fitting if table.family == like), None)
     if chosen is None and fitting:
+        said = config.get("model_type")
+        of_others = f"says {str(said)[:60]!r}, none of these: if it is one, say which"
+        found = "does not say which: say it" if said is None else of_others
         raise CheckpointError(
-            f"{tensors.path}: its tensors are those of {' or '.join(table.family for table in fitting)}, but "
-            f"its config says {str(config.get('model_type'))[:60]!r}: say which with family=…"
+            f"{tensors.path}: its tensors are those of {' or '.join(table.family for table in fitting)}, but its "
+            f"config {found} with family=…"
         )
     if chosen is None:
         shown = ", ".join(names[:3]) or "none"

@@ -404,7 +404,9 @@ def _examples(x: Any, name: str = "x") -> list[Any] | None:
         return x
     if getattr(getattr(x, "dtype", None), "kind", None) in ("O", "S", "U"):  # strings of NumPy or pandas
         return x.tolist()
-    if isinstance(x, str | bytes | tuple | set | Iterator) or (isinstance(x, Mapping) and "text" in x):
+    strange = isinstance(x, str | bytes | int | float | tuple | set | Iterator)
+    nothing = x is None and name == "x"  # there need be no data to validate on
+    if strange or nothing or (isinstance(x, Mapping) and "text" in x):
         raise UserError(
             f"{name}: expected a list of texts or examples, or what Keras takes: arrays by name, tokens and segments, "
             f"or a dataset; found a {type(x).__name__}"
