@@ -264,7 +264,7 @@ class Tokenizer:
         """Ids and offsets of whole texts, without special tokens around them: for corpora.
 
         Example:
-            >>> Tokenizer.from_characters(["山高水长"], max_size=80).split(["山高"])
+            >>> Tokenizer.from_characters(["山高水长"], max_size=90).split(["山高"])
             [Pieces(ids=[77, 78], offsets=[(0, 1), (1, 2)])]
         """
         return self._pieces(list(texts), [None] * len(texts), False)
