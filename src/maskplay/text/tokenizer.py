@@ -265,7 +265,7 @@ class Tokenizer:
 
         Example:
             >>> Tokenizer.from_characters(["山高水长"], max_size=90).split(["山高"])
-            [Pieces(ids=[77, 78], offsets=[(0, 1), (1, 2)])]
+            [Pieces(ids=[77, 80], offsets=[(0, 1), (1, 2)])]
         """
         return self._pieces(list(texts), [None] * len(texts), False)
 
