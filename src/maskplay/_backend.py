@@ -53,6 +53,19 @@ def seed(number: int) -> None:
         import_module("torch").manual_seed(number)
 
 
+def share_batches() -> int:
+    """Have all devices of this machine share every batch, where the backend is JAX; how many there are."""
+    import keras
+
+    if keras.config.backend() != "jax":
+        return 1
+    devices = keras.distribution.list_devices()
+    if len(devices) > 1:
+        # Without `auto_shard_dataset` Keras takes batches of any kind as they are, not of TensorFlow alone.
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False))
+    return len(devices)
+
+
 def known(x: Any) -> np.ndarray | None:
     """The values of a tensor of ids, or None while it is traced; also under PyTorch, which checks ids itself."""
     import keras

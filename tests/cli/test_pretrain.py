@@ -178,3 +178,24 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     assert "expected a folder to write to" in fault(capfd, "pretrain", text, "--out", tmp_path / "taken")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="simulated devices are JAX's")
+def test_four_devices_do_as_one(capfd, text, whole: Path, tmp_path: Path, monkeypatch) -> None:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    process = start(*command(text, tmp_path / "out"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for(tmp_path / "out.running" / "state.safetensors", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process = start(*command(text, tmp_path / "out"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    _, told = process.communicate()
+    assert process.returncode == 0 and "devices 4" in told and "going on with the run" in told, told
+    ours, theirs = load_file(tmp_path / "out" / "model.safetensors"), load_file(whole / "model.safetensors")
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5, err_msg=name)
+    one, other = (json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (tmp_path / "out", whole))
+    assert [pytest.approx(row, abs=1e-5) for row in one["history"]] == other["history"]
+    process = start(*command(text, tmp_path / "odd", "--batch-size", 6), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    _, told = process.communicate()
+    assert (process.returncode, told) == (2, "maskplay: batch_size: expected a multiple of 4, the devices here, found 6\n")

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maskplay import _backend, corpus, fresh, pretext
+from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
@@ -116,6 +117,9 @@ def pretrain(
         settings["vocab"] = {"file": recipe["vocab"], "sha256": hashlib.sha256(tokens.encode()).hexdigest()}
     if base is not None:
         settings["model"] = model_setting(recipe["model"], base)
+    devices = _backend.share_batches()
+    if recipe["batch_size"] % devices:
+        raise UserError(f"batch_size: expected a multiple of {devices}, the devices here, found {recipe['batch_size']}")
     run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
     if not run.found:
         clear(running, but=None if restart else prepared_name(settings))
@@ -155,7 +159,7 @@ def train_on(
     )
     rising = None if recipe["warmup"] < 0 else recipe["warmup"]
     play.compile(adamw(recipe["learning_rate"], recipe["steps"], rising))
-    console.print(f"{base!r}; {len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
+    console.print(f"{base!r}; {len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full; devices {sharing_devices()}")
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")
     epochs = math.ceil(recipe["steps"] / every)
