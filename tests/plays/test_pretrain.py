@@ -267,6 +267,8 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
             mp.plays.Pretrain(model, **options)
     with pytest.raises(mp.UserError, match="needs the heads 'pooler' and 'nsp'"):
         play(bert(heads=["mlm"]), "mlm+sop")
+    with pytest.raises(mp.UserError, match="unilm needs segments 0 and 1, this roformer has one"):
+        play(bert(num_segments=1), "unilm")
     with pytest.raises(mp.UserError, match="no head that scores tokens"):
         play(bert(heads=["pooler"]), "mlm")
     other = mp.Tokenizer.from_characters(["山"], max_size=90)

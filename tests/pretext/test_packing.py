@@ -89,5 +89,6 @@ def test_held_out_text_is_not_trained_on() -> None:
     assert [part.tolist() for part in held_out(made, 0.1, seed=1)] == [train.tolist(), dev.tolist()]
     assert held_out(made, 0.1, seed=2)[1].tolist() != dev.tolist()
     assert len(held_out(made, 1e-9)[1]) == 1
-    with pytest.raises(UserError, match="has 32 sentences in one document: expected more than 32"):
-        held_out(corpus([[3] * 32]), 0.1)
+    assert [len(spans) for spans in held_out(corpus([[3, 4]]), 0.1)] == [1, 1]
+    with pytest.raises(UserError, match="expected at least two sentences"):
+        held_out(corpus([[3]]), 0.1)

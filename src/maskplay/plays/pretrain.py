@@ -129,6 +129,8 @@ class Pretrain(keras.Model):
             raise UserError("the network has no head that scores tokens ('mlm' or 'lm')")
         if {"sop", "nsp"} & set(targets) and "nsp" not in heads:
             raise UserError(f"the objective {', '.join(self.objectives)} needs the heads 'pooler' and 'nsp'")
+        if "unilm" in targets and config.num_segments == 1:
+            raise UserError(f"the objective unilm needs segments 0 and 1, this {self.family} has one")
         longest = config.longest or 2**20
         self.length = min(longest, 512) if length is None else length
         if not isinstance(self.length, int) or not 8 <= self.length <= longest:

@@ -16,7 +16,7 @@ from maskplay.pretext.prepared import Prepared
 
 __all__ = ["Packed", "held_out", "pack"]
 
-CHUNK = 32  # sentences that are held out together
+CHUNK = 32  # sentences that are held out together, at most
 
 
 class Packed:
@@ -137,7 +137,9 @@ def pack(sizes: Any, room: int) -> np.ndarray:
 
 
 def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Spans of sentences to train on, and spans to test on: a random share of stretches of 32 sentences.
+    """Spans of sentences to train on, and spans to test on: a random share of stretches of neighbouring sentences.
+
+    A stretch has up to 32 of them, in a small corpus fewer, so that there are about sixteen.
 
     Args:
         corpus: a prepared one.
@@ -148,7 +150,7 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
         Two arrays, int64 `(spans, 2)`, as `Packed` takes them.
 
     Raises:
-        UserError: the corpus is one stretch; nothing would be left to train on.
+        UserError: the corpus is one sentence; nothing would be left to train on.
 
     Example:
         >>> import tempfile
@@ -156,19 +158,18 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
         >>> from maskplay.text.tokenizer import Tokenizer
         >>> lines = ["山高水长。"] * 64
         >>> corpus = prepare([lines], tempfile.mkdtemp() + "/tokens", Tokenizer.from_characters(lines, max_size=90))
-        >>> [spans.tolist() for spans in held_out(corpus, 0.5)]
-        [[[0, 32]], [[32, 64]]]
+        >>> train, dev = held_out(corpus, 0.1)
+        >>> int((train[:, 1] - train[:, 0]).sum()), int((dev[:, 1] - dev[:, 0]).sum())
+        (56, 8)
     """
+    size = max(1, min(CHUNK, (len(corpus.sentences) - 1) // 16))
     chunks = [
-        (at, min(at + CHUNK, end))
+        (at, min(at + size, end))
         for first, end in zip(corpus.documents[:-1].tolist(), corpus.documents[1:].tolist())
-        for at in range(first, end, CHUNK)
+        for at in range(first, end, size)
     ]
     if len(chunks) < 2:
-        raise UserError(
-            f"the corpus has {len(corpus.sentences) - 1} sentences in one document: expected more than {CHUNK}, or "
-            "several documents, so that a part can be held out"
-        )
+        raise UserError("the corpus: expected at least two sentences, so that one can be held out, found one")
     spans = np.array(chunks, "int64")
     count = min(max(1, round(share * len(spans))), len(spans) - 1)
     chosen = np.zeros(len(spans), bool)
