@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import maskplay as mp
-from maskplay.checkpoints.dialect import read_config
+from maskplay.checkpoints.dialect import read_config, write_config
 from maskplay.checkpoints.huggingface import config_file
 from maskplay.checkpoints.match import refuse_strangers
 from maskplay.checkpoints.tensors import LazyTensor, Tensors
+from maskplay.families import FAMILIES
 
 SIZES = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 SMALL = {"vocab_size": 30, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "intermediate_size": 16}
@@ -125,3 +126,23 @@ def test_a_family_that_is_no_name(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "family": ["bert"]}))
     with pytest.raises(mp.CheckpointError, match="checkpoint of the family"):
         mp.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_familys_own_choices_survive_its_config_file(name: str) -> None:
+    """Also those that are usual in it, and an embedding of a width of its own."""
+    usual = FAMILIES[name].config
+    for config in (usual, usual.but(embedding_size=usual.embedding_size or 64)):
+        assert read_config(write_config(config, name), name, "x", own_scores=config.scores.startswith("own")) == config
+
+
+@pytest.mark.parametrize("format", ["huggingface", "google"])
+def test_an_albert_of_the_usual_width_is_saved(format: str, tmp_path: Path) -> None:
+    config = FAMILIES["albert"].config.but(**{**SMALL, "hidden_size": 160})
+    assert config.embedding_size == 128
+    albert = mp.Pretrained(mp.LanguageModel(config, ["pooler", "mlm"]), None, "albert")
+    albert.save(tmp_path / "albert", format)
+    again = mp.load(tmp_path / "albert")
+    assert again.config == config
+    for ours, theirs in zip(albert.network.weights, again.network.weights):
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(weight) for weight in (ours, theirs)))

@@ -183,7 +183,7 @@ def _derived(
 ) -> dict[str, Any]:
     """The fields that take more than reading a key."""
     made: dict[str, Any] = {"activation": _activation(values, row, where)}
-    hidden, embedding = found["hidden_size"], found.get("embedding_size")
+    hidden, embedding = found["hidden_size"], found.get("embedding_size", row.embedding_size)
     # Transformers' ALBERT projects even where nothing changes its width.
     projected = row.embedding == "projected_first" or values.get("model_type") == "albert"
     made["embedding_size"] = embedding if embedding != hidden or projected else None
@@ -269,7 +269,7 @@ def write_config(config: Config, family: str) -> dict[str, Any]:
             value = config.size_per_head if name == "head_size" else config.size_per_key
         if name in ("num_segments", "max_positions") and usual not in (0, None):
             values[_key(name, family)] = value
-        elif name in always or value != usual:
+        elif name in always or value != usual or (name == "embedding_size" and value is not None):
             values[_key(name, family)] = value
     if row.position == "relative":
         values["max_relative_position"] = values.pop("max_position_embeddings")
