@@ -11,6 +11,7 @@ import maskplay as mp
 from maskplay import pretext
 from maskplay.callbacks import Resume
 from maskplay.plays.pretrain import OBJECTIVES, Steps
+from test_callbacks import Stop
 
 ALPHABET = "天地玄黄宇宙洪荒日月盈昃"
 LENGTH = 32
@@ -205,17 +206,6 @@ def test_the_heads_of_others_are_left_alone(corpus) -> None:
     moved = {w.path for w in model.network.trainable_weights if (ops.convert_to_numpy(w) != before[w.path]).any()}
     assert not any("pooler" in path or "nsp" in path for path in moved)
     assert any("mlm" in path for path in moved) and any("block_0" in path for path in moved)
-
-
-class Stop(keras.callbacks.Callback):
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.left = after
-
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 def test_a_stopped_run_ends_like_a_whole_one(corpus, tmp_path: Path, monkeypatch) -> None:
