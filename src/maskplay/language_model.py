@@ -14,6 +14,7 @@ from maskplay.config import Config
 from maskplay.encoder import Encoder
 from maskplay.errors import UserError
 from maskplay.layers.heads import MaskedTokens, NextSentence, Pooler, ReplacedTokens, TokenScores
+from maskplay.losses import token_losses
 
 HEADS = ("pooler", "nsp", "mlm", "rtd", "lm")
 SCORES = ("mlm", "lm")  # heads that score tokens
@@ -30,13 +31,15 @@ class LanguageModel(keras.Model):
 
     Call arguments: those of `Encoder`, and
         at: ints `(batch, positions)`: score tokens only at these places, which saves most of the head's work.
+        labels: ints `(batch, length or positions)`, -100 for none: instead of logits, the loss of each; see below.
         decoder_tokens: ints `(batch, target)`, where there is a decoder; its output is then what heads stand on.
         decoder_mask: who sees whom among them, default `masks.causal()`.
         decoder_valid: bools `(batch, target)`, for a `decoder_mask` with padding.
 
     Returns: a dictionary with "hidden" `(batch, length, hidden)` and, for the heads there are, "pooled"
     `(batch, hidden)`, "nsp" logits `(batch, 2)`, "mlm" or "lm" logits `(batch, length or positions, vocab_size)`, "rtd"
-    logits `(batch, length)`; with a decoder also "encoded", the encoder's output.
+    logits `(batch, length)`; with a decoder also "encoded", the encoder's output. With labels "mlm" or "lm" is `(batch,
+    length or positions, 2)`, see `maskplay.losses.token_losses`: many times less memory and time than logits.
 
     Raises:
         UserError: an unknown head, "nsp" without "pooler", or no decoder tokens where there is a decoder.
@@ -109,6 +112,7 @@ class LanguageModel(keras.Model):
         order: Any = None,
         mask: masks.Mask | None = masks.padding(),
         at: Any = None,
+        labels: Any = None,
         condition: Any = None,
         decoder_tokens: Any = None,
         decoder_mask: masks.Mask | None = None,
@@ -152,7 +156,10 @@ class LanguageModel(keras.Model):
         if self.mlm is not None or self.lm is not None:
             name = "lm" if self.mlm is None else "mlm"
             places = hidden if at is None else ops.take_along_axis(hidden, at[..., None], axis=1)
-            results[name] = self.score(places, condition)
+            if labels is None:
+                results[name] = self.score(places, condition)
+            else:
+                results[name] = self.token_losses(places, labels, condition)
         return results
 
     def score(self, hidden: Any, condition: Any = None) -> Any:
@@ -164,8 +171,24 @@ class LanguageModel(keras.Model):
             return self.lm(hidden, unembed=unembed)
         raise UserError("this model has no head that scores tokens ('mlm' or 'lm')")
 
+    def token_losses(self, hidden: Any, labels: Any, condition: Any = None) -> Any:
+        """`(batch, positions, 2)` of hidden states `(batch, positions, hidden)` and their labels."""
+        embedding = self.encoder.embedding
+        if self.mlm is not None:
+            return token_losses(
+                embedding.before_table(self.mlm.transformed(hidden, condition)), embedding.table, self.mlm.bias, labels
+            )
+        if self.lm is None:
+            raise UserError("this model has no head that scores tokens ('mlm' or 'lm')")
+        hidden = hidden * self.lm.scale
+        if self.lm.tied:
+            hidden, table = embedding.before_table(hidden), embedding.table
+        else:
+            table = ops.transpose(self.lm.output_dense.kernel)
+        return token_losses(hidden, table, ops.zeros(self.config.vocab_size), labels)
+
     def compute_output_spec(
-        self, tokens: Any, *facts: Any, at: Any = None, decoder_tokens: Any = None, **others: Any
+        self, tokens: Any, *facts: Any, at: Any = None, labels: Any = None, decoder_tokens: Any = None, **others: Any
     ) -> dict[str, Any]:
         # By hand: backends that infer shapes by tracing cannot take a rule as an argument.
         hidden = self.encoder.compute_output_spec(tokens)
@@ -181,9 +204,10 @@ class LanguageModel(keras.Model):
         if self.rtd is not None:
             results["rtd"] = keras.KerasTensor((batch, length), dtype=self.compute_dtype)
         if self.mlm is not None or self.lm is not None:
-            shape = (batch, length if at is None else at.shape[1], self.config.vocab_size)
+            classes = self.config.vocab_size if labels is None else 2
+            shape = (batch, length if at is None else at.shape[1], classes)
             # The token table is not rounded to half precision, so neither are the scores.
-            tied = self.lm is None or self.lm.tied
+            tied = self.lm is None or self.lm.tied or labels is not None
             dtype = keras.backend.result_type(self.compute_dtype, self.variable_dtype) if tied else self.compute_dtype
             results["lm" if self.mlm is None else "mlm"] = keras.KerasTensor(shape, dtype=dtype)
         return results

@@ -1,7 +1,8 @@
 """Cross-entropy of tokens: the loss of every play that predicts one of many classes at each place.
 
 The log-sum-exp of the logits minus the logit picked by the label. Keras' own form builds, under JAX, a one-hot as large
-as the logits, `(batch, length, vocabulary)`; here the right logit is gathered. The numbers are the same.
+as the logits, `(batch, length, vocabulary)`; here the right logit is gathered. The numbers are the same. Where classes
+are a whole vocabulary, `token_losses` finds them without the logits ever being in memory together.
 """
 
 from typing import Any
@@ -94,7 +95,7 @@ class TokenAccuracy(keras.metrics.Metric):
         labels = ops.cast(y_true, "int32")
         if len(labels.shape) == len(y_pred.shape):
             labels = ops.squeeze(labels, axis=-1)
-        right = ops.equal(labels, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
+        right = self.right_of(labels, y_pred)
         counted = ops.ones_like(labels) if self.ignore_class is None else ops.not_equal(labels, self.ignore_class)
         counted = ops.cast(counted, self.dtype)
         if sample_weight is not None:
@@ -105,8 +106,88 @@ class TokenAccuracy(keras.metrics.Metric):
         self.right.assign_add(ops.sum(ops.cast(right, self.dtype) * counted))
         self.counted.assign_add(ops.sum(counted))
 
+    def right_of(self, labels: Any, y_pred: Any) -> Any:
+        return ops.equal(labels, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
+
     def result(self) -> Any:
         return ops.divide_no_nan(self.right, self.counted)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_class": self.ignore_class}
+
+
+PLACES = 16  # of every row, whose logits are in memory at a time
+
+
+def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
+    """Cross-entropy of each label under the logits x · table + bias, without ever holding all logits.
+
+    Logits over a vocabulary are by far the largest thing that a step of pretraining makes. Here they are made for a few
+    places of every row at a time, read, and forgotten; going back they are made once more. Products are computed in the
+    dtype of x, sums in float32 (float64 with it).
+
+    Args:
+        x: `(batch, places, width)`.
+        table: `(vocab_size, width)`.
+        bias: `(vocab_size,)`.
+        labels: ints `(batch, places)`, -100 where there is none.
+
+    Returns:
+        `(batch, places, 2)`: the cross-entropy, and 1 where the highest logit is the label's, else 0 (this has no
+        gradient); both 0 where there is no label.
+
+    Source: the idea is Cut Your Losses' (arXiv:2411.09009) and older than it.
+
+    Example:
+        >>> x, table = ops.ones((1, 2, 3)), ops.array([[1.0, 0, 0], [0, 0, 0]])
+        >>> token_losses(x, table, ops.zeros(2), [[0, -100]]).tolist()  # doctest: +SKIP
+        [[[0.3133, 1.0], [0.0, 0.0]]]
+    """
+    wide = keras.backend.result_type(x.dtype, "float32")
+    vocab_size, places = table.shape[0], x.shape[1]
+    # Labels go in as floats: gradients with respect to integers are a special case of every backend.
+    exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
+
+    def logits_of(x: Any, table: Any, bias: Any) -> Any:
+        return ops.cast(ops.matmul(x, ops.transpose(table)), wide) + ops.cast(bias, wide)
+
+    def parts(*tensors: Any) -> list[list[Any]]:
+        return [[t[:, i : i + PLACES] for t in tensors] for i in range(0, places, PLACES)]
+
+    @ops.custom_gradient
+    def losses(x: Any, table: Any, bias: Any, exact: Any) -> Any:
+        near = ops.cast(table, x.dtype)
+        ids = ops.cast(exact, "int32")
+        counted = ops.cast(ids >= 0, wide)
+        ids = ops.maximum(ids, 0)
+        found, totals = [], []
+        for x_, ids_, counted_ in parts(x, ids, counted):
+            logits = logits_of(x_, near, bias)
+            picked = ops.take_along_axis(logits, ids_[..., None], axis=-1)[..., 0]
+            total = ops.logsumexp(logits, axis=-1)
+            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ids_)
+            found.append(ops.stack([(total - picked) * counted_, ops.cast(right, wide) * counted_], axis=-1))
+            totals.append(total)
+        total = ops.concatenate(totals, axis=1)
+
+        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
+            slope = (args[0] if upstream is None else upstream)[..., 0] * counted
+            towards, of_table, of_bias = [], 0.0, 0.0
+            for x_, total_, slope_ in parts(x, total, slope):
+                pull = ops.exp(logits_of(x_, near, bias) - total_[..., None]) * slope_[..., None]
+                of_bias = of_bias + ops.sum(pull, axis=(0, 1))
+                pull = ops.cast(pull, x.dtype)
+                towards.append(ops.matmul(pull, near))
+                flat = ops.reshape(pull, (-1, vocab_size)), ops.reshape(x_, (-1, x.shape[-1]))
+                of_table = of_table + ops.cast(ops.matmul(ops.transpose(flat[0]), flat[1]), wide)
+            # What the labels themselves pull, row by row of the table.
+            own = ops.cast(slope, x.dtype)[..., None]
+            of_x = ops.concatenate(towards, axis=1) - ops.take(near, ids, axis=0) * own
+            rows, flat_ids = ops.reshape(ops.cast(x * own, wide), (-1, x.shape[-1])), ops.reshape(ids, (-1,))
+            of_table = of_table - ops.segment_sum(rows, flat_ids, vocab_size)
+            of_bias = of_bias - ops.segment_sum(ops.reshape(slope, (-1,)), flat_ids, vocab_size)
+            return of_x, ops.cast(of_table, table.dtype), ops.cast(of_bias, bias.dtype), ops.zeros_like(exact)
+
+        return ops.concatenate(found, axis=1), gradient
+
+    return losses(*map(ops.convert_to_tensor, (x, table, bias, exact)))

@@ -16,18 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import typer
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
-from maskplay import _backend, corpus, fresh, pretext
+from maskplay import _backend, corpus, fresh, pretext, starts
 from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
 from maskplay.errors import UserError
 from maskplay.families import FAMILIES
-from maskplay.optimizers import adamw
+from maskplay.optimizers import adamw, lamb, muon
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import check_replaceable, new_folder
@@ -47,8 +48,12 @@ RECIPE: dict[str, Any] = {
     "length": 128,
     "batch_size": 32,
     "steps": 10_000,
+    "optimizer": "adamw",
     "learning_rate": 1e-3,
     "warmup": -1,
+    "dropout": 0.1,
+    "init": "",
+    "precision": "float32",
     "objective": "mlm",
     "mask_rate": 0.15,
     "words": "",
@@ -61,6 +66,8 @@ RECIPE: dict[str, Any] = {
 }
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
+OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1}
 ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
 
@@ -82,8 +89,16 @@ def pretrain(
     length: int | None = typer.Option(None, help="Tokens of a row; default 128."),
     batch_size: int | None = typer.Option(None, help="Rows a step; default 32."),
     steps: int | None = typer.Option(None, help="Steps of the whole run; default 10000."),
+    optimizer: str | None = typer.Option(None, help="adamw, muon or lamb; default adamw."),
     learning_rate: float | None = typer.Option(None, help="Its peak; default 0.001."),
     warmup: int | None = typer.Option(None, help="Steps until the peak; default a tenth of them."),
+    dropout: float | None = typer.Option(None, help="Of a fresh network, in training; default 0.1."),
+    init: str | None = typer.Option(
+        None, help="What a fresh network knows from counting the text: unigram,ppmi,positions; default nothing."
+    ),
+    precision: str | None = typer.Option(
+        None, help="Of products: float32, bfloat16, float16 (weights are float32); default float32."
+    ),
     objective: str | None = typer.Option(
         None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm; or several with weights, mlm:0.5,unilm:0.5."
     ),
@@ -110,6 +125,7 @@ def pretrain(
     settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
 
     files = corpus.paths(sources)
+    keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
     base = load_base(recipe)
     settings |= {"PATH": digest(files)}
     if recipe["vocab"]:
@@ -147,18 +163,23 @@ def train_on(
     prepared_in = run.folder / prepared_name(settings)
     tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
     _backend.seed(recipe["seed"])
+    is_fresh = base is None
     if base is None:
         heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
         sizes = {name: recipe[name] for name in SHAPE}
+        sizes |= {"dropout": recipe["dropout"], "attention_dropout": recipe["dropout"]}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
     play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
     prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
+    if is_fresh and not run.found:
+        base.network.build()
+        starts.inform(base.network, prepared, parse_names(recipe["init"]))
     every = min(recipe["report_every"], recipe["steps"])
     train, dev = play.steps(
         prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], seed=recipe["seed"], every=every
     )
     rising = None if recipe["warmup"] < 0 else recipe["warmup"]
-    play.compile(adamw(recipe["learning_rate"], recipe["steps"], rising))
+    play.compile(OPTIMIZERS[recipe["optimizer"]](recipe["learning_rate"], recipe["steps"], rising))
     console.print(f"{base!r}; devices {sharing_devices()}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:
@@ -206,6 +227,15 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"held_out: expected a share between 0 and 1, found {recipe['held_out']}")
     if recipe["words"] not in SEGMENTERS:
         raise UserError(f"words: expected {' or '.join(filter(None, SEGMENTERS))}, found {recipe['words']!r:.80}")
+    for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+        if recipe[name] not in known:
+            raise UserError(f"{name}: expected one of {', '.join(known)}, found {recipe[name]!r:.80}")
+    if not 0 <= recipe["dropout"] < 1:
+        raise UserError(f"dropout: expected 0 or more and less than 1, found {recipe['dropout']}")
+    if unknown := [start for start in parse_names(recipe["init"]) if start not in starts.STARTS]:
+        raise UserError(f"init: expected some of {', '.join(starts.STARTS)}, found {unknown[0]!r:.80}")
+    if recipe["model"] and recipe["init"]:
+        raise UserError(f"init: the model {recipe['model']} has weights already")
     if recipe["family"] not in FAMILIES:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
     if recipe["model"] and recipe["vocab"]:
@@ -225,8 +255,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         kinds: Any = type(RECIPE[name])
         if kinds is float:
             kinds = int | float
-        if name == "objective":
-            kinds = str | dict
+        if name in ("objective", "init"):
+            kinds = str | (dict if name == "objective" else list)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise UserError(f"{path}: {name}: expected a value like {RECIPE[name]!r}, found {value!r:.80}")
     return values
@@ -241,6 +271,11 @@ def parse_objective(given: str | dict[str, Any]) -> dict[str, float]:
         return {name.strip(): float(weight or 1) for name, weight in pairs}
     except ValueError:
         raise UserError(f"objective: expected names with weights, mlm:0.5,unilm:0.5; found {given!r:.80}") from None
+
+
+def parse_names(given: str | list[Any]) -> list[str]:
+    """`unigram,ppmi`, or a list of these."""
+    return [str(name).strip() for name in (given.split(",") if isinstance(given, str) else given) if name]
 
 
 def load_base(recipe: dict[str, Any]) -> Pretrained | None:

@@ -109,11 +109,26 @@ class Embedding(keras.layers.Layer):
 
         Where tokens are projected first, x is `(…, hidden)` and goes back through the same projection.
         """
-        if self.config.embedding == "projected_first":
-            # The kernel as the layer applies it, also when it is quantized or has LoRA beside it.
-            kernel = self.projection(ops.eye(self.config.size_of_embedding, dtype=x.dtype))
-            x = ops.matmul(x, ops.transpose(ops.cast(kernel, x.dtype)))
-        return self.token(x, reverse=True)
+        return self.token(self.before_table(x), reverse=True)
+
+    def before_table(self, x: Any) -> Any:
+        """What is compared with the token table itself: `(…, embedding or hidden)` to `(…, embedding)`."""
+        if self.config.embedding != "projected_first":
+            return x
+        # The kernel as the layer applies it, also when it is quantized or has LoRA beside it.
+        kernel = self.projection(ops.eye(self.config.size_of_embedding, dtype=x.dtype))
+        return ops.matmul(x, ops.transpose(ops.cast(kernel, x.dtype)))
+
+    @property
+    def table(self) -> Any:
+        """The token table `(vocab_size, embedding)`, LoRA included.
+
+        Raises:
+            UserError: it is quantized.
+        """
+        if self.token.quantization_mode is not None:
+            raise UserError("the token table is quantized: train first, quantize then")
+        return ops.convert_to_tensor(self.token.embeddings)
 
     def compute_output_shape(self, tokens_shape: Any, **others: Any) -> Any:
         return (*tokens_shape, self.config.hidden_size)

@@ -136,15 +136,17 @@ class MaskedTokens(keras.layers.Layer):
         self.norm.build((*input_shape[:-1], self.size))
         self.bias = self.add_weight(shape=(self.vocab_size,), initializer="zeros", name="bias")
 
-    def call(self, hidden: Any, unembed: Any, condition: Any = None) -> Any:
+    def transformed(self, hidden: Any, condition: Any = None) -> Any:
+        """What is compared with the table: `(batch, length, hidden)` to `(batch, length, size)`."""
         flat = ops.reshape(hidden, (-1, hidden.shape[-1]))  # as in `FeedForward`
         inner = activation(self.activation)(self.transform(flat))
         if condition is None:
-            inner = self.norm(inner)
-        else:
-            inner = ops.reshape(inner, (-1, ops.shape(hidden)[1], self.size))
-            inner = ops.reshape(self.norm(inner, condition), (-1, self.size))
-        scores = unembed(inner)
+            return ops.reshape(self.norm(inner), (*ops.shape(hidden)[:-1], self.size))
+        return self.norm(ops.reshape(inner, (-1, ops.shape(hidden)[1], self.size)), condition)
+
+    def call(self, hidden: Any, unembed: Any, condition: Any = None) -> Any:
+        inner = self.transformed(hidden, condition)
+        scores = unembed(ops.reshape(inner, (-1, self.size)))
         scores = scores + ops.cast(self.bias, scores.dtype)
         return ops.reshape(scores, (*ops.shape(hidden)[:-1], self.vocab_size))
 

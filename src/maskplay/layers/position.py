@@ -104,18 +104,14 @@ class Rotary(keras.layers.Layer):
         angles = ops.cast(positions, kind)[..., None] * ops.convert_to_tensor(frequencies, kind)
         if len(angles.shape) == 2:
             angles = angles[None]
-        cosine, sine = ops.cos(angles)[..., None, :], ops.sin(angles)[..., None, :]
-        wide = ops.cast(x, kind)
-        if self.interleaved:
-            pairs = ops.reshape(wide, (*ops.shape(x)[:-1], size // 2, 2))
-            one, two = pairs[..., 0], pairs[..., 1]
-        else:
-            one, two = wide[..., : size // 2], wide[..., size // 2 :]
-        turned = [one * cosine - two * sine, two * cosine + one * sine]
-        if self.interleaved:
-            turned = ops.reshape(ops.stack(turned, axis=-1), ops.shape(x))
-        else:
-            turned = ops.concatenate(turned, axis=-1)
+        # The two numbers that turn together, along an axis of their own: exchanged, one with the other sign.
+        within = -1 if self.interleaved else -2
+        shape = (size // 2, 2) if self.interleaved else (2, size // 2)
+        pairs = ops.reshape(ops.cast(x, kind), (*ops.shape(x)[:-1], *shape))
+        angles = ops.expand_dims(angles[..., None, :], within)
+        signs = ops.convert_to_tensor([[-1.0, 1.0]] if self.interleaved else [[-1.0], [1.0]], kind)
+        turned = pairs * ops.cos(angles) + ops.flip(pairs, axis=within) * (ops.sin(angles) * signs)
+        turned = ops.reshape(turned, ops.shape(x))
         return ops.cast(turned, x.dtype)
 
     def compute_output_shape(self, x_shape: Any, positions_shape: Any = None) -> Any:

@@ -11,10 +11,11 @@ from maskplay.optimizers.decay import exclude_from_decay
 from maskplay.optimizers.layer_adaptation import LayerAdaptation
 from maskplay.optimizers.lazy_rows import LazyRows
 from maskplay.optimizers.lookahead import Lookahead
+from maskplay.optimizers.muon import Muon
 from maskplay.optimizers.parameter_rates import ParameterRates
 from maskplay.optimizers.schedules import MicroStepSchedule, PiecewiseLinear, WithoutBiasCorrection
 from maskplay.optimizers.tiger import Tiger
-from maskplay.optimizers.warmup import adamw
+from maskplay.optimizers.warmup import adamw, lamb, muon
 from maskplay.optimizers.wrapper import OptimizerWrapper
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LazyRows",
     "Lookahead",
     "MicroStepSchedule",
+    "Muon",
     "OptimizerWrapper",
     "ParameterRates",
     "PiecewiseLinear",
@@ -30,4 +32,6 @@ __all__ = [
     "WithoutBiasCorrection",
     "adamw",
     "exclude_from_decay",
+    "lamb",
+    "muon",
 ]

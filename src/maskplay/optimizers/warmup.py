@@ -1,31 +1,58 @@
-"""Optimizers as Transformers are trained with: Keras' own, set up."""
+"""Optimizers as Transformers are trained with: Keras' own, set up.
+
+Each takes the highest learning rate, the batches of the whole training, and for how many of them the rate rises (default
+a tenth); it then falls to 0 along a cosine (arXiv:1608.03983). Norms and biases do not decay, gradients are clipped to 1.
+"""
 
 import keras
 
-__all__ = ["adamw"]
+from maskplay.optimizers.layer_adaptation import LayerAdaptation
+from maskplay.optimizers.muon import Muon
+
+__all__ = ["adamw", "lamb", "muon"]
 
 WARM_UP = 0.1  # of all steps
+STILL = ["bias", "gamma", "beta"]  # do not decay
 
 
 def adamw(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
-    """AdamW whose rate rises at first, then falls to 0; norms and biases do not decay.
-
-    As BERT was trained (arXiv:1810.04805, appendix A.2), but falling along a cosine (arXiv:1608.03983).
-
-    Args:
-        rate: the highest learning rate.
-        steps: batches of the whole training.
-        warmup: for how many of them it rises; default a tenth.
+    """AdamW as BERT was trained with (arXiv:1810.04805, appendix A.2).
 
     Example:
         >>> optimizer = adamw(1e-3, steps=100)
         >>> float(optimizer.learning_rate)  # before the first step
         0.0
     """
+    made = keras.optimizers.AdamW(_rising(rate, steps, warmup), weight_decay=0.01, global_clipnorm=1.0)
+    made.exclude_from_weight_decay(var_names=STILL)
+    return made
+
+
+def lamb(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
+    """AdamW whose step on each weight is as long as the weight (arXiv:1904.00962): for batches of thousands.
+
+    Example:
+        >>> type(lamb(1e-3, steps=100).inner).__name__
+        'AdamW'
+    """
+    return LayerAdaptation(adamw(rate, steps, warmup))
+
+
+def muon(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
+    """Muon for the kernels, AdamW for all the rest: the fewest steps where they are dear, at rates of some 3e-3.
+
+    Example:
+        >>> float(muon(3e-3, steps=100, warmup=0).learning_rate) <= 3.1e-3
+        True
+    """
+    schedule = _rising(rate, steps, warmup)
+    made = Muon(schedule, weight_decay=0.1, adam_weight_decay=0.01, global_clipnorm=1.0)
+    made.exclude_from_weight_decay(var_names=STILL)
+    return made
+
+
+def _rising(rate: float, steps: int, warmup: int | None) -> keras.optimizers.schedules.LearningRateSchedule:
     rising = int(WARM_UP * steps) if warmup is None else warmup
-    schedule = keras.optimizers.schedules.CosineDecay(
+    return keras.optimizers.schedules.CosineDecay(
         0.0 if rising else rate, max(1, steps - rising), warmup_target=rate if rising else None, warmup_steps=rising
     )
-    made = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0)
-    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return made

@@ -65,6 +65,20 @@ OBJECTIVES = {
 }
 
 
+class _Cost(TokenCrossEntropy):
+    """Of what `token_losses` has found already."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return y_pred[..., 0]
+
+
+class _Hits(TokenAccuracy):
+    """Of what `token_losses` has found already."""
+
+    def right_of(self, labels: Any, y_pred: Any) -> Any:
+        return y_pred[..., 1]
+
+
 class Pretrain(keras.Model):
     """A network that learns from text alone; what it learns stays in the network it was given.
 
@@ -73,9 +87,13 @@ class Pretrain(keras.Model):
         objective: one of `OBJECTIVES`, or several with the weights of their losses, `{"mlm": 0.5, "unilm": 0.5}`.
         length: tokens of a row, special ones included; default the network's positions, at most 512.
         mask_rate: which share of the words the masked objectives hide.
+        logits: whether outputs for tokens are logits over the whole vocabulary, which R-Drop and virtual adversarial
+            training compare. By default they are the losses alone, for a fraction of the memory and time.
 
-    As a `keras.Model` it takes, for each objective, ints `(batch, length)` by name (see `Steps`) to a dictionary of
-    logits: `(batch, places or length, vocab_size)` for tokens, `(batch, 2)` for the order of halves.
+    As a `keras.Model` it takes, for each objective, ints `(batch, length)` by name (see `Steps`) to a dictionary: for
+    tokens `(batch, places or length, 2)`, the cross-entropy of each label and whether it had the highest score (without
+    "labels" among the inputs, or with `logits=True`, logits `(…, vocab_size)`); for the order of halves logits
+    `(batch, 2)`.
 
     Raises:
         UserError: an unknown objective, a network without the heads that one needs, a vocabulary without the special
@@ -105,6 +123,7 @@ class Pretrain(keras.Model):
         objective: str | Mapping[str, float] = "mlm",
         length: int | None = None,
         mask_rate: float = 0.15,
+        logits: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "pretrain")
@@ -135,7 +154,7 @@ class Pretrain(keras.Model):
         self.length = min(longest, 512) if length is None else length
         if not isinstance(self.length, int) or not 8 <= self.length <= longest:
             raise UserError(f"length: expected 8 to {longest} tokens, found {self.length!r}")
-        self.mask_rate = mask_rate
+        self.mask_rate, self.logits = mask_rate, logits
         self.framing = Framing.of(self.tokenizer)
         self.mask_id: int = self.tokenizer.special("mask") if "mlm" in targets else -1
         special = {*self.tokenizer.ids(self.tokenizer.form.specials)}
@@ -146,7 +165,8 @@ class Pretrain(keras.Model):
         outputs = {}
         for name in self.objectives:
             objective = OBJECTIVES[name]
-            found = self.network(**inputs[name], mask=objective.mask, training=training)
+            given = {key: value for key, value in inputs[name].items() if key != "labels" or not self.logits}
+            found = self.network(**given, mask=objective.mask, training=training)
             tokens = found["mlm" if "mlm" in found else "lm"]
             for target, head in objective.scores.items():
                 outputs[target] = tokens if head == TOKENS else found[head]
@@ -154,10 +174,16 @@ class Pretrain(keras.Model):
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
         """As `keras.Model.compile`; by default AdamW at 1e-4, and cross-entropy and accuracy over the targets alone."""
-        targets = {target: w for name, w in self.objectives.items() for target in OBJECTIVES[name].scores}
-        kwargs.setdefault("loss_weights", targets)
-        kwargs.setdefault("metrics", {target: [TokenAccuracy(name="accuracy")] for target in targets})
-        loss = loss or {target: TokenCrossEntropy() for target in targets}
+        weights, losses, metrics = {}, {}, {}
+        for name, weight in self.objectives.items():
+            for target, head in OBJECTIVES[name].scores.items():
+                done = head == TOKENS and not self.logits
+                weights[target] = weight
+                losses[target] = _Cost() if done else TokenCrossEntropy()
+                metrics[target] = [(_Hits if done else TokenAccuracy)(name="accuracy")]
+        kwargs.setdefault("loss_weights", weights)
+        kwargs.setdefault("metrics", metrics)
+        loss = loss or losses
         super().compile(optimizer or keras.optimizers.AdamW(1e-4), loss, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
@@ -194,8 +220,9 @@ class Steps(keras.utils.PyDataset):
     """Batches for `Pretrain`, drawn anew at every step from (seed, step) alone.
 
     A batch is `(inputs, labels)`. Inputs, for each objective: "tokens", "segments" (where the network has them),
-    "positions", "documents", ints `(batch, length)`; masked: "at" `(batch, places)`; permuted: "order". Labels by the
-    name of the loss: `(batch, places or length)`, -100 where there is no target, `(batch, 1)` for the order of halves.
+    "positions", "documents", ints `(batch, length)`; masked: "at" `(batch, places)`; permuted: "order"; "labels", those
+    of tokens. Labels by the name of the loss: `(batch, places or length)`, -100 where there is no target, `(batch, 1)`
+    for the order of halves.
 
     Args:
         play: the `Pretrain` they are for.
@@ -316,5 +343,6 @@ class Steps(keras.utils.PyDataset):
             if name == "unilm":
                 target = np.roll(laid.segments, -1, axis=1) == 1
                 labels[name] = np.where(target, labels[name], -100).astype("int32")
+        inputs["labels"] = next(labels[t] for t, head in objective.scores.items() if head == TOKENS)
         mine = slice(self.rank, None, self.world)
         return {key: value[mine] for key, value in inputs.items()}, {key: value[mine] for key, value in labels.items()}

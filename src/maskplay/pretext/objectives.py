@@ -159,13 +159,13 @@ def masked(
 
 
 def places_for(length: int, rate: float) -> int:
-    """How many targets a row has room for: so many that one row in some ten thousands has more (one-token words).
+    """How many targets a row has room for: so many that one row in some forty has more (one-token words).
 
     Example:
         >>> places_for(128, 0.15)
-        36
+        28
     """
-    spread = 4 * (length * rate * (1 - rate)) ** 0.5
+    spread = 2 * (length * rate * (1 - rate)) ** 0.5
     return min(length, max(1, int(np.ceil(length * rate + spread))))
 
 
