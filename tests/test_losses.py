@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from gradients import gradient
-from maskplay.losses import TokenCrossEntropy
+from maskplay.losses import PLACES, TokenCrossEntropy, token_losses
 
 RANDOM = np.random.default_rng(5)
 BATCH, LENGTH, CLASSES = 3, 7, 500
@@ -142,3 +142,48 @@ def test_a_fixed_number_of_tokens_makes_accumulation_exact() -> None:
     np.testing.assert_allclose(trained(TokenCrossEntropy(reduction="sum"), 8, 1 / (4 * tokens)), whole, atol=1e-6)
     np.testing.assert_allclose(trained(TokenCrossEntropy(reduction="sum"), 2, 1 / tokens), whole, atol=1e-6)
     assert np.abs(trained(TokenCrossEntropy(), 2) - whole).max() > 1e-2  # a mean of means
+
+
+WIDTH = 12
+TABLE = RANDOM.normal(size=(CLASSES, WIDTH)).astype("float32")
+BIAS = RANDOM.normal(size=CLASSES).astype("float32")
+
+
+def vectors(places: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = RANDOM.normal(size=(BATCH, places, WIDTH)).astype("float32")
+    labels = RANDOM.integers(0, CLASSES, (BATCH, places))
+    return x, np.where(RANDOM.random(labels.shape) < 0.4, -100, labels).astype("int32"), RANDOM.random(labels.shape)
+
+
+@pytest.mark.parametrize("places", [1, PLACES, 2 * PLACES + 5])
+def test_losses_without_logits(places: int) -> None:
+    """Losses, hits and all three gradients against those of logits in float64; every loss has a slope of its own."""
+    x, labels, weights = vectors(places)
+    logits = x.astype("float64") @ TABLE.T.astype("float64") + BIAS
+    counted = labels >= 0
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    right = np.take_along_axis(shares, np.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    found = ops.convert_to_numpy(token_losses(x, TABLE, BIAS, labels))
+    np.testing.assert_allclose(found[..., 0], np.where(counted, -np.log(right), 0), atol=2e-5)
+    np.testing.assert_array_equal(found[..., 1], counted & (logits.argmax(axis=-1) == labels))
+    pull = shares * counted[..., None]
+    pull[np.nonzero(counted) + (labels[counted],)] -= 1
+    pull *= weights[..., None]
+    expected = (pull @ TABLE, np.einsum("bpc,bpw->cw", pull, x.astype("float64")), pull.sum(axis=(0, 1)))
+    scale = ops.convert_to_tensor(weights.astype("float32"))
+    given = [x, TABLE, BIAS]
+    for i, slope in enumerate(expected):
+
+        def loss(tensor, i=i):
+            return ops.sum(token_losses(*given[:i], tensor, *given[i + 1 :], labels)[..., 0] * scale)
+
+        np.testing.assert_allclose(gradient(loss, given[i]), slope, atol=2e-5)
+
+
+def test_losses_without_logits_in_half_precision() -> None:
+    x, labels, _ = vectors(PLACES + 3)
+    exact = ops.convert_to_numpy(token_losses(x, TABLE, BIAS, labels))
+    rough = token_losses(ops.cast(x, "bfloat16"), TABLE, BIAS, labels)
+    assert keras.backend.standardize_dtype(rough.dtype) == "float32"
+    np.testing.assert_allclose(ops.convert_to_numpy(rough)[..., 0], exact[..., 0], atol=0.1)

@@ -55,7 +55,9 @@ def play(model: mp.Pretrained, objective, **options) -> mp.plays.Pretrain:
 
 
 def outputs(made: mp.plays.Pretrain, inputs) -> dict[str, np.ndarray]:
-    return {name: ops.convert_to_numpy(value) for name, value in made(inputs).items()}
+    """Logits: those of a play that is not told the labels."""
+    bare = {name: {key: value for key, value in one.items() if key != "labels"} for name, one in inputs.items()}
+    return {name: ops.convert_to_numpy(value) for name, value in made(bare).items()}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -95,7 +97,7 @@ def test_who_sees_whom(model, corpus, objective: str) -> None:
     """A token is changed: nothing changes where it may not be seen, something where it may."""
     made = play(model, objective)
     inputs, _ = Steps(made, corpus, batch_size=4, steps=1, seed=3)[0]
-    inputs = {objective: {name: value for name, value in inputs[objective].items() if name != "at"}}
+    inputs = {objective: {name: value for name, value in inputs[objective].items() if name not in ("at", "labels")}}
     facts = inputs[objective]
     before = outputs(made, inputs)[objective]
     at = 7
@@ -149,6 +151,22 @@ def test_loss_and_accuracy_are_those_of_the_targets(model, corpus) -> None:
     assert measured["loss"] == pytest.approx(expected, abs=1e-5)
     for name, share in right.items():
         assert measured[f"{name}_accuracy"] == pytest.approx(share, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["mlm+sop", "lm"])
+def test_losses_without_logits_teach_what_losses_of_logits_do(corpus, objective: str) -> None:
+    """One step of each kind, and one of plain cross-entropy over logits, from the same weights."""
+    after = []
+    for logits in (False, True):
+        model = bert(4)
+        made = play(model, objective, logits=logits)
+        made.compile(keras.optimizers.SGD(1.0))
+        made.fit(Steps(made, corpus, batch_size=8, steps=1), verbose=0)
+        after.append([ops.convert_to_numpy(weight) for weight in model.network.weights])
+    for one, other in zip(*after):
+        np.testing.assert_allclose(one, other, atol=2e-6)
+    start = [ops.convert_to_numpy(weight) for weight in bert(4).network.weights]
+    assert max(np.abs(one - other).max() for one, other in zip(start, after[0])) > 1e-3
 
 
 def test_halves_in_their_order_or_not(model, tmp_path: Path) -> None:
