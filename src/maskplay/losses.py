@@ -116,7 +116,7 @@ class TokenAccuracy(keras.metrics.Metric):
         return {**super().get_config(), "ignore_class": self.ignore_class}
 
 
-PLACES = 16  # of every row, whose logits are in memory at a time
+PLACES = 8  # of every row, whose logits are in memory at a time
 
 
 def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
@@ -150,7 +150,9 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
 
     def logits_of(x: Any, table: Any, bias: Any) -> Any:
-        return ops.cast(ops.matmul(x, ops.transpose(table)), wide) + ops.cast(bias, wide)
+        flat = ops.reshape(x, (-1, x.shape[-1]))  # two axes: PyTorch repeats the table for each row of three
+        logits = ops.cast(ops.matmul(flat, ops.transpose(table)), wide) + ops.cast(bias, wide)
+        return ops.reshape(logits, (-1, x.shape[1], vocab_size))
 
     def parts(*tensors: Any) -> list[list[Any]]:
         return [[t[:, i : i + PLACES] for t in tensors] for i in range(0, places, PLACES)]
@@ -177,10 +179,10 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
             for x_, total_, slope_ in parts(x, total, slope):
                 pull = ops.exp(logits_of(x_, near, bias) - total_[..., None]) * slope_[..., None]
                 of_bias = of_bias + ops.sum(pull, axis=(0, 1))
-                pull = ops.cast(pull, x.dtype)
-                towards.append(ops.matmul(pull, near))
-                flat = ops.reshape(pull, (-1, vocab_size)), ops.reshape(x_, (-1, x.shape[-1]))
-                of_table = of_table + ops.cast(ops.matmul(ops.transpose(flat[0]), flat[1]), wide)
+                pull = ops.reshape(ops.cast(pull, x.dtype), (-1, vocab_size))
+                towards.append(ops.reshape(ops.matmul(pull, near), (-1, *x_.shape[1:])))
+                flat = ops.reshape(x_, (-1, x.shape[-1]))
+                of_table = of_table + ops.cast(ops.matmul(ops.transpose(pull), flat), wide)
             # What the labels themselves pull, row by row of the table.
             own = ops.cast(slope, x.dtype)[..., None]
             of_x = ops.concatenate(towards, axis=1) - ops.take(near, ids, axis=0) * own
