@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from maskplay import _backend, masks, plays
+from maskplay import _backend, bundled, masks, plays
 from maskplay.checkpoints.load import Compound, load_network
 from maskplay.checkpoints.match import Match
 from maskplay.checkpoints.save import save, save_everywhere
@@ -333,8 +333,8 @@ def load(
     """Open a checkpoint or a saved play.
 
     Args:
-        source: a folder or file: a Google TensorFlow checkpoint, a Hugging Face folder, a maskplay folder, a saved
-            play; a hub id such as "google-bert/bert-base-chinese"; or arrays by name (with `config`).
+        source: "bundled:zh-small", the model that comes with the package; a folder or file: a Google TensorFlow
+            checkpoint, a Hugging Face folder, a maskplay folder, a saved play; a hub id such as "google-bert/bert-base-chinese"; or arrays by name (with `config`).
         config: the config's file, content or `Config`, where it does not lie beside the weights.
         vocab: the tokenizer's folder or file (vocab.txt, spiece.model, tokenizer.json, llama2.c's tokenizer.bin), where
             it does not lie beside the weights.
@@ -430,7 +430,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
         raise UserError(f"{str(source)[:200]!r}: not a path ({error})") from None
     text = os.fspath(source)
     if text.startswith("bundled:"):
-        raise UserError(f"{text}: no model is bundled with this version; give a path")
+        return bundled.path(text.removeprefix("bundled:"))
     if not _HUB_ID.fullmatch(text) or path.parent.is_dir():
         raise UserError(f"{text}: no such file or folder")
     # The hub's library reports one cause of failure in many classes; all of them mean "not to be had from there".

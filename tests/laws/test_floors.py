@@ -12,12 +12,12 @@ from laws.house import PACKAGE, files, house, imports, name_of
 FLOORS = [
     ("errors storage corpus arrays pictures _backend", True),
     (
-        "masks config text tables pretext words demo batches losses metrics callbacks decode optimizers stochastic "
+        "masks config text tables pretext words demo bundled batches losses metrics callbacks decode optimizers stochastic "
         "autodiff statistics",
         False,
     ),
     ("families layers regularization", False),
-    ("encoder language_model fresh", True),
+    ("encoder language_model fresh starts", True),
     ("checkpoints plays generative", False),
     ("pretrained cli serve __init__", True),
 ]
