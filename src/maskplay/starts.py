@@ -60,12 +60,11 @@ def ppmi(network: Any, corpus: Prepared) -> None:
         basis = np.linalg.qr(both(basis))[0]
     values, vectors = np.linalg.eigh(basis.T @ both(basis))
     found = (basis @ vectors[:, ::-1])[:, :size] * np.maximum(values[::-1][:size], 0) ** 0.25
-    seen = np.abs(found).sum(axis=1) > 0
+    found = np.pad(found, [(0, 0), (0, size - found.shape[1])])
+    seen = np.isin(np.arange(vocab_size), np.concatenate([first, second]))
     found *= SPREAD / found[seen].std()
-    # Tokens that the corpus lacks keep their drawn vectors.
-    kept_rows = keras.ops.convert_to_numpy(table)
-    table_now = np.where(seen[:, None], np.pad(found, [(0, 0), (0, size - found.shape[1])]), kept_rows)
-    network.encoder.embedding.token.embeddings.assign(table_now)
+    # Of the others nothing is known: they keep their drawn vectors.
+    table.assign(np.where(seen[:, None], found, keras.ops.convert_to_numpy(table)))
 
 
 def positions(network: Any, corpus: Prepared) -> None:
