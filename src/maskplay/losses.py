@@ -145,17 +145,22 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
         [[0.3133, 1.0], [0.0, 0.0]]
     """
     wide = keras.backend.result_type(x.dtype, "float32")
-    vocab_size, places = table.shape[0], x.shape[1]
+    vocab_size, (batch, places) = table.shape[0], ops.shape(x)[:2]
     # Labels go in as floats: gradients with respect to integers are a special case of every backend.
     exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
 
     def logits_of(x: Any, table: Any, bias: Any) -> Any:
-        flat = ops.reshape(x, (-1, x.shape[-1]))  # two axes: PyTorch repeats the table for each row of three
-        logits = ops.cast(ops.matmul(flat, ops.transpose(table)), wide) + ops.cast(bias, wide)
-        return ops.reshape(logits, (-1, x.shape[1], vocab_size))
+        # Two axes: PyTorch repeats the table for each row of three.
+        return ops.cast(ops.matmul(x, ops.transpose(table)) + ops.cast(bias, x.dtype), wide)
 
     def parts(*tensors: Any) -> list[list[Any]]:
-        return [[t[:, i : i + PLACES] for t in tensors] for i in range(0, places, PLACES)]
+        """Of each tensor some places of every row, one behind the other."""
+        starts = range(0, places, PLACES)
+        return [[ops.reshape(t[:, i : i + PLACES], (-1, *t.shape[2:])) for t in tensors] for i in starts]
+
+    def whole(found: list[Any]) -> Any:
+        """Such parts as one tensor `(batch, places, …)` again."""
+        return ops.concatenate([ops.reshape(part, (batch, -1, *part.shape[1:])) for part in found], axis=1)
 
     @ops.custom_gradient
     def losses(x: Any, table: Any, bias: Any, exact: Any) -> Any:
@@ -163,34 +168,32 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
         ids = ops.cast(exact, "int32")
         counted = ops.cast(ids >= 0, wide)
         ids = ops.maximum(ids, 0)
-        found, totals = [], []
+        found = []
         for x_, ids_, counted_ in parts(x, ids, counted):
             logits = logits_of(x_, near, bias)
-            picked = ops.take_along_axis(logits, ids_[..., None], axis=-1)[..., 0]
-            total = ops.logsumexp(logits, axis=-1)
+            cost = -ops.take_along_axis(ops.log_softmax(logits), ids_[:, None], axis=-1)[:, 0]
             right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ids_)
-            found.append(ops.stack([(total - picked) * counted_, ops.cast(right, wide) * counted_], axis=-1))
-            totals.append(total)
-        total = ops.concatenate(totals, axis=1)
+            found.append(ops.stack([cost * counted_, ops.cast(right, wide) * counted_], axis=-1))
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             slope = (args[0] if upstream is None else upstream)[..., 0] * counted
             towards, of_table, of_bias = [], 0.0, 0.0
-            for x_, total_, slope_ in parts(x, total, slope):
-                pull = ops.exp(logits_of(x_, near, bias) - total_[..., None]) * slope_[..., None]
-                of_bias = of_bias + ops.sum(pull, axis=(0, 1))
-                pull = ops.reshape(ops.cast(pull, x.dtype), (-1, vocab_size))
-                towards.append(ops.reshape(ops.matmul(pull, near), (-1, *x_.shape[1:])))
-                flat = ops.reshape(x_, (-1, x.shape[-1]))
-                of_table = of_table + ops.cast(ops.matmul(ops.transpose(pull), flat), wide)
+            for x_, slope_ in parts(x, slope):
+                chances = ops.cast(ops.softmax(logits_of(x_, near, bias)), x.dtype)
+                slope_ = ops.cast(slope_, x.dtype)[:, None]
+                towards.append(ops.matmul(chances, near) * slope_)
+                # The slope goes to the narrow side of both products.
+                of_both = ops.matmul(ops.transpose(chances), ops.concatenate([x_ * slope_, slope_], axis=1))
+                of_table = of_table + ops.cast(of_both[:, :-1], wide)
+                of_bias = of_bias + ops.cast(of_both[:, -1], wide)
             # What the labels themselves pull, row by row of the table.
             own = ops.cast(slope, x.dtype)[..., None]
-            of_x = ops.concatenate(towards, axis=1) - ops.take(near, ids, axis=0) * own
+            of_x = whole(towards) - ops.take(near, ids, axis=0) * own
             rows, flat_ids = ops.reshape(ops.cast(x * own, wide), (-1, x.shape[-1])), ops.reshape(ids, (-1,))
             of_table = of_table - ops.segment_sum(rows, flat_ids, vocab_size)
             of_bias = of_bias - ops.segment_sum(ops.reshape(slope, (-1,)), flat_ids, vocab_size)
             return of_x, ops.cast(of_table, table.dtype), ops.cast(of_bias, bias.dtype), ops.zeros_like(exact)
 
-        return ops.concatenate(found, axis=1), gradient
+        return whole(found), gradient
 
     return losses(*map(ops.convert_to_tensor, (x, table, bias, exact)))

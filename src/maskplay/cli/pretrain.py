@@ -51,6 +51,7 @@ RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 1e-3,
     "warmup": -1,
+    "decay": -1,
     "dropout": 0.1,
     "init": "",
     "precision": "float32",
@@ -68,7 +69,7 @@ SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1}
+LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1, "decay": -1}
 ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
 
 
@@ -178,8 +179,8 @@ def train_on(
     train, dev = play.steps(
         prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], seed=recipe["seed"], every=every
     )
-    rising = None if recipe["warmup"] < 0 else recipe["warmup"]
-    play.compile(OPTIMIZERS[recipe["optimizer"]](recipe["learning_rate"], recipe["steps"], rising))
+    rising, falling = (None if recipe[name] < 0 else recipe[name] for name in ("warmup", "decay"))
+    play.compile(OPTIMIZERS[recipe["optimizer"]](recipe["learning_rate"], recipe["steps"], rising, falling))
     console.print(f"{base!r}; devices {sharing_devices()}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:

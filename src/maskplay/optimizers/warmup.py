@@ -1,13 +1,17 @@
 """Optimizers as Transformers are trained with: Keras' own, set up.
 
 Each takes the highest learning rate, the batches of the whole training, and for how many of them the rate rises (default
-a tenth); it then falls to 0 along a cosine (arXiv:1608.03983). Norms and biases do not decay, gradients are clipped to 1.
+a tenth). It then falls to 0 along a cosine (arXiv:1608.03983), or, where `decay` says in how many batches, stays and falls
+in a straight line at the end (arXiv:2404.06395): until then nothing depends on how long the training will be. Norms and
+biases do not decay, gradients are clipped to 1.
 """
 
 import keras
 
+from maskplay.errors import UserError
 from maskplay.optimizers.layer_adaptation import LayerAdaptation
 from maskplay.optimizers.muon import Muon
+from maskplay.optimizers.schedules import PiecewiseLinear
 
 __all__ = ["adamw", "lamb", "muon"]
 
@@ -15,7 +19,9 @@ WARM_UP = 0.1  # of all steps
 STILL = ["bias", "gamma", "beta"]  # do not decay
 
 
-def adamw(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
+def adamw(
+    rate: float, steps: int, warmup: int | None = None, decay: int | None = None
+) -> keras.optimizers.Optimizer:
     """AdamW as BERT was trained with (arXiv:1810.04805, appendix A.2).
 
     Example:
@@ -23,36 +29,46 @@ def adamw(rate: float, steps: int, warmup: int | None = None) -> keras.optimizer
         >>> float(optimizer.learning_rate)  # before the first step
         0.0
     """
-    made = keras.optimizers.AdamW(_rising(rate, steps, warmup), weight_decay=0.01, global_clipnorm=1.0)
+    made = keras.optimizers.AdamW(_rising(rate, steps, warmup, decay), weight_decay=0.01, global_clipnorm=1.0)
     made.exclude_from_weight_decay(var_names=STILL)
     return made
 
 
-def lamb(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
+def lamb(
+    rate: float, steps: int, warmup: int | None = None, decay: int | None = None
+) -> keras.optimizers.Optimizer:
     """AdamW whose step on each weight is as long as the weight (arXiv:1904.00962): for batches of thousands.
 
     Example:
         >>> type(lamb(1e-3, steps=100).inner).__name__
         'AdamW'
     """
-    return LayerAdaptation(adamw(rate, steps, warmup))
+    return LayerAdaptation(adamw(rate, steps, warmup, decay))
 
 
-def muon(rate: float, steps: int, warmup: int | None = None) -> keras.optimizers.Optimizer:
+def muon(
+    rate: float, steps: int, warmup: int | None = None, decay: int | None = None
+) -> keras.optimizers.Optimizer:
     """Muon for the kernels, AdamW for all the rest: the fewest steps where they are dear, at rates of some 3e-3.
 
     Example:
         >>> float(muon(3e-3, steps=100, warmup=0).learning_rate) <= 3.1e-3
         True
     """
-    schedule = _rising(rate, steps, warmup)
+    schedule = _rising(rate, steps, warmup, decay)
     made = Muon(schedule, weight_decay=0.1, adam_weight_decay=0.01, global_clipnorm=1.0)
     made.exclude_from_weight_decay(var_names=STILL)
     return made
 
 
-def _rising(rate: float, steps: int, warmup: int | None) -> keras.optimizers.schedules.LearningRateSchedule:
+def _rising(
+    rate: float, steps: int, warmup: int | None, decay: int | None
+) -> keras.optimizers.schedules.LearningRateSchedule:
     rising = int(WARM_UP * steps) if warmup is None else warmup
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if rising else rate, max(1, steps - rising), warmup_target=rate if rising else None, warmup_steps=rising
-    )
+    if decay is None:
+        return keras.optimizers.schedules.CosineDecay(
+            0.0 if rising else rate, max(1, steps - rising), warmup_target=rate if rising else None, warmup_steps=rising
+        )
+    if rising + decay > steps:
+        raise UserError(f"expected a rise and a decay within {steps} steps, found {rising} and {decay} steps")
+    return PiecewiseLinear(rate, {rising: 1.0, steps - decay: 1.0, steps: 0.0 if decay else 1.0})
