@@ -163,7 +163,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     for more, message in (
         (["--objective", "cloze"], "objective: expected some of mlm, mlm+sop"),
         (["--objective", "mlm:x"], "objective: expected names with weights"),
-        (["--words", "thulac"], "words: expected jieba, found 'thulac'"),
+        (["--words", "thulac"], "words: expected jieba, or a file .arpa, .tsv or .txt, found 'thulac'"),
         (["--family", "t5x"], "family: expected one of bert"),
         (["--family", "t5", "--objective", "lm"], "t5 has SentencePiece"),
         (["--learning-rate", "nan"], "learning_rate: expected a number above 0"),
