@@ -11,7 +11,7 @@ from maskplay.words.found import Found, Word
 from maskplay.words.kneser_ney import train_ngrams
 from maskplay.words.ngram_model import NgramModel
 from maskplay.words.parallel import parallel_map
-from maskplay.words.segment import NgramSegmenter, load_segmenter, segment
+from maskplay.words.segmenting import NgramSegmenter, load_segmenter, segment
 from maskplay.words.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [

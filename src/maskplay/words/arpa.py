@@ -77,7 +77,7 @@ def read_arpa(path: str | os.PathLike[str]) -> NgramModel:
         >>> path = Path(tempfile.mkdtemp()) / "model.arpa"
         >>> write_arpa(train_ngrams(iter(["天地玄黄"] * 5), order=3), path)
         >>> read_arpa(path)
-        NgramModel(order=3, ngrams=[8, 5, 4])
+        NgramModel(order=3, ngrams=[7, 5, 4])
     """
     return _Reading(os.fspath(path)).model()
 
@@ -88,6 +88,7 @@ class _Reading:
     def __init__(self, path: str) -> None:
         self.path, self.number = path, 0
         self._lines = self._read()
+        self._symbols = [""]
         self._ids: dict[str, int] = {}
 
     def _read(self) -> Iterator[str]:
@@ -117,16 +118,18 @@ class _Reading:
             counts.append(int(found[2]))
             if int(found[1]) != len(counts) or len(counts) > ORDERS or counts[-1] > NGRAMS:
                 raise self._fault(f"the count of {len(counts)}-grams (up to {ORDERS}-grams, {NGRAMS:,} of each)", line)
+        if not counts:
+            raise self._fault("a line ngram 1=COUNT", line)
         levels: list[Level] = []
-        for n, count in enumerate(counts or [0], 1):
+        for n, count in enumerate(counts, 1):
             if line != f"\\{n}-grams:":
-                raise self._fault(f"the line \\{n}-grams:" if counts else "a line ngram 1=COUNT", line)
+                raise self._fault(f"the line \\{n}-grams:", line)
             texts, ids, logs = self._section(n, count)
             levels.append(self._further(levels, ids, logs) if n > 1 else self._first(texts, logs))
             line = self._filled()
         if line != "\\end\\":
             raise self._fault("the line \\end\\", line)
-        return NgramModel(["", *self._ids], levels)
+        return NgramModel(self._symbols, levels)
 
     def _section(self, n: int, count: int) -> tuple[list[str], array, NDArray[np.float32]]:
         """The n-grams of an order: texts of single ones, ids of longer ones, and their two logarithms."""
@@ -168,11 +171,10 @@ class _Reading:
             if places.setdefault(name, i) != i:
                 raise self._fault("each character once", text, first + i)
         names = [START, END, *sorted(name for name in places if len(name) == 1), UNKNOWN]
-        self._ids = {name: i for i, name in enumerate(names, 1)}
+        self._symbols += names
+        self._ids = {name: i for i, name in enumerate(names, 1)} | {UNKNOWN.upper(): len(names)}
         nothing = np.array([[NOWHERE, 0.0]], np.float32)  # also of a mark that the file lacks
         columns = np.concatenate([logs, nothing])[[-1, *(places.get(name, -1) for name in names)]]
-        if UNKNOWN.upper() in texts:
-            self._ids[UNKNOWN.upper()] = len(names)
         return Level(np.arange(1, len(names) + 1, dtype=np.uint64), *columns.T.copy())
 
     def _further(self, levels: list[Level], ids: array, logs: NDArray[np.float32]) -> Level:
@@ -194,4 +196,4 @@ class _Reading:
         return Level(keys, *np.concatenate([[[NOWHERE, 0.0]], logs[order]]).astype(np.float32).T.copy())
 
     def _text(self, row: NDArray[np.int32]) -> str:
-        return " ".join(np.array(["", *self._ids], dtype=object)[row])
+        return " ".join(self._symbols[i] for i in row)

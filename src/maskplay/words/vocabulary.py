@@ -115,6 +115,8 @@ class Vocabulary(Segmenter):
         counts = dict(zip(self._longer, longer[1:].tolist()))
         counts |= {word: single[self._ids[ord(word)]].item() for word in self.counts if len(word) == 1}
         kept = {word: counts[word] for word in self.counts if counts[word] > 0}
+        if not kept:
+            raise UserError("the text: expected some of the vocabulary's words, found none")
         return Vocabulary(kept, unknown=self.unknown), likelihood
 
     def _found(self, points: NDArray[np.uint32], runs: Runs) -> dict[int, NDArray]:
