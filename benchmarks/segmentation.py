@@ -2,10 +2,10 @@
 
     python benchmarks/segmentation.py [CORPUS] [--gold FOLDER]
 
-A character 4-gram model is trained on the corpus (default: television news) and cuts the test texts of Peking University
-and Microsoft Research; so do the words that `discover` finds, the words that the model cuts out of the corpus, before
-and after rounds of expectation maximisation, and jieba, where it is installed, with its own dictionary. A word counts
-when both its ends are right; letters and digits are given whole to everyone. CPU seconds of one thread.
+A character 4-gram model is trained on the corpus (default: television news) and cuts the test texts of Peking
+University and Microsoft Research; so do the words that `discover` finds, the words that the model cuts out of the
+corpus, before and after rounds of expectation maximisation, and jieba, where it is installed, with its own dictionary.
+A word counts when both its ends are right; letters and digits are given whole to everyone. CPU seconds of one thread.
 """
 
 import argparse

@@ -132,6 +132,19 @@ def test_standard_input_is_read_once(capfd, text, tmp_path):
     assert told == "--em: expected files, which can be read again, found standard input"
 
 
+def test_contrast(capfd, text, tmp_path):
+    for name, least in (("field.tsv", 8), ("general.tsv", 150)):
+        assert call("words", "discover", text, "--out", tmp_path / name, "--min-count", least) == 0
+    field, general = (mp.words.read_vocabulary(tmp_path / name) for name in ("field.tsv", "general.tsv"))
+    out = tmp_path / "terms.tsv"
+    assert call("words", "contrast", tmp_path / "field.tsv", tmp_path / "general.tsv", "--out", out, "--prior", 9) == 0
+    mp.words.write_contrast(mp.words.contrast(field, general, prior=9), tmp_path / "b.tsv")
+    assert out.read_bytes() == (tmp_path / "b.tsv").read_bytes() and len(field) > len(general)
+    capfd.readouterr()
+    told = fault(capfd, "words", "contrast", text, tmp_path / "general.tsv", "--out", tmp_path / "c.tsv")
+    assert "text.txt, line 2: expected a word and its count" in told and not (tmp_path / "c.tsv").exists()
+
+
 def broken(folder: Path, name: str, content: bytes) -> Path:
     """A folder with that file in the middle."""
     for i in (1, 3):

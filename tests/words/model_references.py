@@ -10,7 +10,7 @@ Gram = tuple[str, ...]
 
 
 class KneserNey:
-    """Interpolated Kneser-Ney with three discounts, as Chen and Goodman write it; n-grams left out give all they have."""
+    """Interpolated Kneser-Ney with three discounts, after Chen and Goodman; n-grams left out give all they have."""
 
     def __init__(self, lines: list[str], order: int, min_count: int) -> None:
         sentences = [s for line in lines for s in re.split(r"[\s\x00-\x1f]+", line) if s]

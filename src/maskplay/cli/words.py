@@ -1,4 +1,5 @@
-"""`maskplay words discover`, `count`, `lm` and `segment`: words and n-grams out of raw text, and text cut into words.
+"""`maskplay words discover`, `contrast`, `count`, `lm`, `segment`: words and n-grams out of raw text, text cut into
+words.
 
 The output appears whole at the end, or not at all; what lies on disk meanwhile is in a folder beside it that goes away.
 """
@@ -157,6 +158,21 @@ def segment(
         else:
             with new_file(out) as file:
                 file.writelines(line.encode() for line in lines)
+
+
+@app.command()
+def contrast(
+    field: Path = typer.Argument(help="Words and counts of the texts in question: .tsv or .txt, as discover writes."),
+    general: Path = typer.Argument(help="The same of texts in general."),
+    out: Path = typer.Option(..., help="The file to write, .tsv."),
+    prior: float = typer.Option(1000.0, help="How many words the prior weighs; more of them favour frequent words."),
+) -> None:
+    """Find the words that one corpus uses more than another."""
+    found.checked_ending(out, (".tsv",))
+    with _progress(out):
+        rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
+        words.write_contrast(rows, out)
+    _console().print(f"{len(rows):,} words: {out}")
 
 
 def _numbers(text: str) -> list[float]:

@@ -4,6 +4,7 @@ It needs NumPy only; no model, no Keras.
 """
 
 from maskplay.words.arpa import read_arpa, write_arpa
+from maskplay.words.contrasting import Contrast, contrast, write_contrast
 from maskplay.words.counting import Count, Counts, count
 from maskplay.words.cutting import Segmenter
 from maskplay.words.discovery import discover
@@ -15,6 +16,7 @@ from maskplay.words.segmenting import NgramSegmenter, load_segmenter, segment
 from maskplay.words.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
+    "Contrast",
     "Count",
     "Counts",
     "Found",
@@ -23,6 +25,7 @@ __all__ = [
     "Segmenter",
     "Vocabulary",
     "Word",
+    "contrast",
     "count",
     "discover",
     "load_segmenter",
@@ -32,4 +35,5 @@ __all__ = [
     "segment",
     "train_ngrams",
     "write_arpa",
+    "write_contrast",
 ]

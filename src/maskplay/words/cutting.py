@@ -97,15 +97,16 @@ def pieces(
         ([True, False, True, False, True, True], [0, 4], [2, 1])
     """
     kinds = _kinds()[0].take(points)
+    edges = np.zeros(len(points) + 1, bool)
+    edges[ends] = True
     inside, behind = (np.flatnonzero(_kinds()[1].take(points) == mark) for mark in (1, 2))
-    inside = inside[(inside > 0) & (inside < len(points) - 1)]
+    inside = inside[~edges[inside] & ~edges[inside + 1]]
     inside = inside[(kinds[inside - 1] == LETTER) & (kinds[inside + 1] == LETTER)]
-    behind = behind[behind > 0]
+    behind = behind[~edges[behind]]
     kinds[behind[kinds[behind - 1] == LETTER]] = LETTER
     kinds[inside] = LETTER
-    begins = np.ones(len(points) + 1, bool)
-    begins[1:-1] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == OTHER)
-    begins[ends] = True
+    begins = edges
+    begins[1:-1] |= (kinds[1:] != kinds[:-1]) | (kinds[1:] == OTHER)
     starts = np.flatnonzero(begins)
     starts, lengths = starts[:-1], np.diff(starts)
     chinese = kinds[starts] == CHINESE

@@ -21,7 +21,7 @@ from maskplay.words.symbols import MOST
 from maskplay.words.trie import Trie
 
 HALF = 0.5  # how often a character that is no word counts as seen
-MOST_WORDS = 2**24  # in a file
+MOST_WORDS, LONGEST = 2**24, 100  # of a file
 
 
 class Vocabulary(Segmenter):
@@ -167,6 +167,9 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
             count = math.nan
         if not 0 < count < math.inf:
             raise DataError(f"{path}, line {number}: expected a word and its count, found {line!r:.60}")
+        if len(fields[0]) > LONGEST:
+            found = f"expected words of at most {LONGEST} characters, found {line!r:.60}"
+            raise DataError(f"{path}, line {number}: {found}")
         if fields[0] in counts:
             raise DataError(f"{path}, line {number}: the word {fields[0]!r:.40} was there before")
         if len(counts) == MOST_WORDS:
