@@ -1,7 +1,7 @@
 """The words of a field: those that its texts use more than texts in general do, by more than chance.
 
-The logarithm of each word's odds ratio, both counts smoothed by a prior that knows how frequent the word is at all, over
-its standard error: rare words must differ more to count as much.
+The logarithm of each word's odds ratio, both counts smoothed by a prior that knows how frequent the word is at all,
+over its standard error: rare words must differ more to count as much.
 
 Source: Monroe, Colaresi and Quinn 2008, Fightin' Words (doi:10.1093/pan/mpn018), section 3.5.
 """
