@@ -20,6 +20,8 @@ from words.references import generated
 
 MODELS = {order: mp.words.train_ngrams(iter(generated(0, 300)), order=order, min_count=1) for order in (2, 3, 4)}
 CHINESE = st.text(st.sampled_from([*(chr(0x4E00 + i) for i in range(12)), *"北京大学㐀𠀀"]), max_size=9)
+SEEN = "".join(x for line in generated(0, 300) for x in line if x >= "一" and x.isalpha())
+PIECES = st.builds(lambda start, length: SEEN[start : start + length], st.integers(0, len(SEEN)), st.integers(0, 9))
 KINDS = ["北京大学", "大学", "𠀀", "天", "iPhone15", "3.5%", "，", " \n", "９．５％", "O'R", "。.%", "テ"]
 MIXED = st.lists(st.sampled_from(KINDS))
 WORDS = {"北京": 5, "大学": 5, "北京大学": 3, "大": 2, "学": 1, "京大": 4, "𠀀𠀀": 2, "𠀀": 1, "T恤": 9, "学𠀀": 0.5}
@@ -37,7 +39,7 @@ def score_by_ngrams(segmenter: NgramSegmenter, word: str) -> float:
 
 @settings(max_examples=40)
 @given(
-    st.lists(CHINESE, max_size=4),
+    st.lists(PIECES | CHINESE, max_size=4),
     st.sampled_from([2, 3, 4]),
     st.sampled_from([(0.25, 0.003, 0.01, 0.001), (0.9, 0.8), (1.0, 1.0, 1.0), (0.5, 0.4, 0.3, 0.2, 0.1)]),
 )
