@@ -69,8 +69,19 @@ def test_a_peer_without_its_environment_is_reported() -> None:
     assert "transformers-fp32    MISSING: cannot run no-such-python" in ran.stdout
 
 
+def test_segmentation(benchmark, tmp_path: Path, capsys) -> None:
+    import segmentation
+
+    (tmp_path / "corpus.txt").write_text("天地玄黄，宇宙洪荒\n宇宙天地\n" * 30, encoding="utf-8")
+    for name in ("pku", "msr"):
+        text = "\ufeff天地  玄黄  ２００１  ，  宇宙\n\n天地  宇宙\n"
+        (tmp_path / f"{name}_test_gold.utf8").write_text(text, encoding="utf-8")
+    benchmark(segmentation, str(tmp_path / "corpus.txt"), "--gold", str(tmp_path))
+    assert "n-gram model                                 pku 1.0000  msr 1.0000" in capsys.readouterr().out
+
+
 def test_every_benchmark_is_listed() -> None:
-    listed = {"encoder.py", "import_cost.py", "padding.py", "words.py"}
+    listed = {"encoder.py", "import_cost.py", "padding.py", "segmentation.py", "words.py"}
     assert {path.name for path in (ROOT / "benchmarks").glob("*.py")} == listed
 
 

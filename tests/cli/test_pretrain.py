@@ -1,6 +1,7 @@
 """`maskplay pretrain`: raw text to a checkpoint that others open, faults in one line, and a run that is killed."""
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -132,6 +133,19 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert mp.load(tmp_path / "more").tokenizer == bert.tokenizer
 
 
+def test_words_of_a_file(capfd, text, tmp_path: Path) -> None:
+    """They are known by what is in the file: another one of that name is another run."""
+    vocab, out = tmp_path / "words.tsv", tmp_path / "out"
+    vocab.write_text("天地\t3\n玄黄\t2\n", encoding="utf-8")
+    assert call(*command(text, out, "--words", vocab, "--steps", 1)) == 0
+    settings = json.loads((out / "metrics.json").read_text("utf-8"))["settings"]
+    assert settings["words"] == {"file": str(vocab), "sha256": hashlib.sha256(vocab.read_bytes()).hexdigest()}
+    capfd.readouterr()
+    vocab.write_text("天地\t3\n玄黄\n", encoding="utf-8")
+    err = fault(capfd, *command(text, tmp_path / "other", "--words", vocab))
+    assert f"{vocab}, line 2: expected a word and its count" in err
+
+
 def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "out", "--steps", 2, *SMALL]
 
@@ -163,7 +177,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     for more, message in (
         (["--objective", "cloze"], "objective: expected some of mlm, mlm+sop"),
         (["--objective", "mlm:x"], "objective: expected names with weights"),
-        (["--words", "thulac"], "words: expected jieba, found 'thulac'"),
+        (["--words", "thulac"], "words: expected jieba, or a file .arpa, .tsv or .txt, found 'thulac'"),
         (["--family", "t5x"], "family: expected one of bert"),
         (["--family", "t5", "--objective", "lm"], "t5 has SentencePiece"),
         (["--learning-rate", "nan"], "learning_rate: expected a number above 0"),

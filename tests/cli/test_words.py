@@ -1,5 +1,6 @@
 """`maskplay words`: it writes what Python users get, whole or not at all, and every fault is one line."""
 
+import contextlib
 import gzip
 import os
 import signal
@@ -59,6 +60,91 @@ def test_count(capfd, text, tmp_path):
     assert f"{len(expected):,} different" in capfd.readouterr().err
 
 
+@pytest.fixture
+def model(text, tmp_path) -> Path:
+    path = tmp_path / "model.arpa"
+    assert call("words", "lm", text, "--out", path, "--order", 3, "--min-count", 1, "--workers", 2) == 0
+    return path
+
+
+def joined(lines) -> str:
+    return "".join(" ".join(word for word in words if word.strip()) + "\n" for words in lines)
+
+
+def test_lm(capfd, text, model, tmp_path):
+    expected = mp.words.train_ngrams(text, order=3, min_count=1)
+    mp.words.write_arpa(expected, tmp_path / "b.arpa")
+    assert model.read_bytes() == (tmp_path / "b.arpa").read_bytes()
+    said = capfd.readouterr()
+    assert said.out == "" and f"n-grams of 1 to 3 characters: {len(expected.levels[0].keys)}, " in said.err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_segment_by_a_model(capfd, text, model, tmp_path, workers):
+    expected = joined(mp.words.segment(text, mp.words.read_arpa(model)))
+    options = ["--model", model, "--workers", workers]
+    assert call("words", "segment", text, *options, "--out", tmp_path / "new" / "a.txt") == 0
+    assert (tmp_path / "new" / "a.txt").read_text("utf-8") == expected
+    capfd.readouterr()
+    assert call("words", "segment", text, *options) == 0
+    assert capfd.readouterr() == (expected, "")
+    assert expected.count("\n") == 1500 and expected.replace(" ", "") == "".join(
+        "".join(line.split()) + "\n" for line in text.read_text("utf-8").split("\n")
+    )
+
+
+def test_segment_by_words(capfd, text, tmp_path):
+    vocab = tmp_path / "words.tsv"
+    mp.words.count(text, n=2).write(vocab)
+    words = mp.words.Vocabulary(mp.words.read_vocabulary(vocab))
+    fitted = words.refined(text)[0].refined(text)[0]
+    outputs = []
+    for by, options in ((words, []), (fitted, ["--em", 2])):
+        capfd.readouterr()
+        assert call("words", "segment", text, "--vocab", vocab, *options) == 0
+        outputs.append(capfd.readouterr())
+        assert outputs[-1].out == joined(mp.words.segment(text, by))
+    assert outputs[0].out != outputs[1].out and "fitting (" in outputs[1].err
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ([], "expected either --model or --vocab"),
+        (["--model", "model.arpa", "--vocab", "words.tsv"], "expected either --model or --vocab"),
+        (["--model", "model.arpa", "--em", 2], "--em goes with --vocab"),
+        (["--model", "none.arpa"], "'none.arpa': no such file"),
+        (["--model", "text.txt"], "text.txt, line 1: expected the line \\data\\ of an ARPA file"),
+        (["--vocab", "model.arpa"], "model.arpa, line 1: expected a word and its count"),
+        (["--vocab", "text.txt"], "text.txt, line 2: expected a word and its count"),
+    ],
+)
+def test_wrong_segmenters_are_one_line(capfd, text, model, tmp_path, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    assert told in fault(capfd, "words", "segment", "text.txt", *options, "--out", "a.txt")
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_standard_input_is_read_once(capfd, text, tmp_path):
+    (tmp_path / "words.tsv").write_text("天地\t3\n", encoding="utf-8")
+    told = fault(capfd, "words", "segment", "-", "--vocab", tmp_path / "words.tsv", "--em", 1)
+    assert told == "--em: expected files, which can be read again, found standard input"
+
+
+def test_contrast(capfd, text, tmp_path):
+    for name, least in (("field.tsv", 8), ("general.tsv", 150)):
+        assert call("words", "discover", text, "--out", tmp_path / name, "--min-count", least) == 0
+    field, general = (mp.words.read_vocabulary(tmp_path / name) for name in ("field.tsv", "general.tsv"))
+    out = tmp_path / "terms.tsv"
+    assert call("words", "contrast", tmp_path / "field.tsv", tmp_path / "general.tsv", "--out", out, "--prior", 9) == 0
+    mp.words.write_contrast(mp.words.contrast(field, general, prior=9), tmp_path / "b.tsv")
+    assert out.read_bytes() == (tmp_path / "b.tsv").read_bytes() and len(field) > len(general)
+    capfd.readouterr()
+    told = fault(capfd, "words", "contrast", text, tmp_path / "general.tsv", "--out", tmp_path / "c.tsv")
+    assert "text.txt, line 2: expected a word and its count" in told and not (tmp_path / "c.tsv").exists()
+
+
 def broken(folder: Path, name: str, content: bytes) -> Path:
     """A folder with that file in the middle."""
     for i in (1, 3):
@@ -67,7 +153,7 @@ def broken(folder: Path, name: str, content: bytes) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [["discover"], ["count", "--n", "2"]])
+@pytest.mark.parametrize("command", [["discover"], ["count", "--n", "2"], ["lm"], ["segment", "--workers", "2"]])
 @pytest.mark.parametrize(
     "name, content, told",
     [
@@ -80,7 +166,11 @@ def test_a_broken_file_in_the_middle(capfd, tmp_path, command, name, content, to
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     folder = broken(tmp_path / "in", name, content)
-    assert told in fault(capfd, "words", *command, folder, "--out", tmp_path / "out" / "a.tsv")
+    if command[0] == "segment":
+        (tmp_path / "words.tsv").write_text("天地\t3\n", encoding="utf-8")
+        command = [*command, "--vocab", str(tmp_path / "words.tsv")]
+    ending = ".arpa" if command[0] == "lm" else ".tsv"
+    assert told in fault(capfd, "words", *command, folder, "--out", tmp_path / "out" / f"a{ending}")
     assert not os.listdir(tmp_path / "out")
 
 
@@ -131,16 +221,43 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(capfd, text, tmp_path, monke
 
     out = tmp_path / "out"
     out.mkdir()
+    (tmp_path / "words.tsv").write_text("天地\t3\n", encoding="utf-8")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
         codes = [call("words", "count", text, "--n", 2, "--out", out / "a.tsv")]
         monkeypatch.setattr("maskplay.words.budget.Budget.part", lambda self, share: 1000)
         codes.append(call("words", "discover", text, "--out", out / "a.tsv"))
+        codes.append(call("words", "lm", text, "--out", out / "a.arpa"))
+        codes.append(call("words", "segment", text, "--vocab", tmp_path / "words.tsv", "--out", out / "a.tsv"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("maskplay")]
-    assert codes == [2, 2] and told == [f"maskplay: {out / 'a.tsv'}: File too large"] * 2 and not os.listdir(out)
+    assert codes == [2] * 4 and not os.listdir(out)
+    assert told == [f"maskplay: {out / f'a{ending}'}: File too large" for ending in (".tsv", ".tsv", ".arpa", ".tsv")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing on Windows")
+def test_ctrl_c_while_cutting(tmp_path):
+    """Pressed when the first words of a pipe that never ends are out: what is to be a file is none."""
+    (tmp_path / "words.tsv").write_text("天地\t3\n", encoding="utf-8")
+    arguments = ["words", "segment", "-", "--vocab", tmp_path / "words.tsv", "--workers", 2, "--out", "a.txt"]
+    pipe = subprocess.PIPE
+    process = start(*arguments, stdin=pipe, stdout=pipe, stderr=pipe, cwd=tmp_path)
+    process.stdin.write("天地人\n" * 500_000)
+    process.stdin.flush()
+    end = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.glob(".*.part")) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert list(tmp_path.glob(".*.part"))
+    for _ in range(9):
+        time.sleep(1)  # until it waits for more: Python hears late of a signal that comes between two reads of a buffer
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(3)
+            break
+    assert process.returncode == 130 and process.stderr.read() == "maskplay: interrupted\n"
+    assert os.listdir(tmp_path) == ["words.tsv"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing on Windows")

@@ -111,6 +111,16 @@ def test_wrong_options(options, told):
         mp.words.count(iter([text]), **options)
 
 
+def test_long_lines_of_several_files(tmp_path, monkeypatch):
+    """Threads put down pieces of lines, which must not mix."""
+    monkeypatch.setattr("maskplay.words.reader.BLOCK", 40)
+    lines = ["".join(random.Random(i).choices([chr(0x4E00 + 20 * i + k) for k in range(20)], k=9000)) for i in range(3)]
+    for i, line in enumerate(lines):
+        (tmp_path / f"{i}.txt").write_text(line, encoding="utf-8")
+    for n in (2, 4):
+        assert list(mp.words.count(tmp_path, n=n, workers=3)) == ordered(ngrams_of(lines, n))
+
+
 def test_counting_does_not_depend_on_the_order_of_lines():
     lines = generated(2, 500)
     mixed = random.Random(0).sample(lines, len(lines))

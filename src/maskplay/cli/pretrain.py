@@ -34,6 +34,7 @@ from maskplay.pretrained import Pretrained, load
 from maskplay.storage import check_replaceable, new_folder
 from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import jieba
+from maskplay.words import load_segmenter
 
 # What a recipe can say, and what it means where it does not. Every key is also a flag.
 RECIPE: dict[str, Any] = {
@@ -104,7 +105,7 @@ def pretrain(
         None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm; or several with weights, mlm:0.5,unilm:0.5."
     ),
     mask_rate: float | None = typer.Option(None, help="Share of the words that mlm hides; default 0.15."),
-    words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba."),
+    words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba, or an .arpa or .tsv."),
     field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text."),
     held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
@@ -132,6 +133,8 @@ def pretrain(
     if recipe["vocab"]:
         tokens = json.dumps(list(Tokenizer.load(recipe["vocab"]).vocab))
         settings["vocab"] = {"file": recipe["vocab"], "sha256": hashlib.sha256(tokens.encode()).hexdigest()}
+    if recipe["words"] not in SEGMENTERS:
+        settings["words"] = file_setting(Path(recipe["words"]))
     if base is not None:
         settings["model"] = model_setting(recipe["model"], base)
     devices = _backend.share_batches()
@@ -226,8 +229,8 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"learning_rate: expected a number above 0, found {recipe['learning_rate']}")
     if not 0 < recipe["held_out"] < 1:
         raise UserError(f"held_out: expected a share between 0 and 1, found {recipe['held_out']}")
-    if recipe["words"] not in SEGMENTERS:
-        raise UserError(f"words: expected {' or '.join(filter(None, SEGMENTERS))}, found {recipe['words']!r:.80}")
+    if recipe["words"] not in SEGMENTERS and not Path(recipe["words"]).is_file():
+        raise UserError(f"words: expected jieba, or a file .arpa, .tsv or .txt, found {recipe['words']!r:.80}")
     for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
         if recipe[name] not in known:
             raise UserError(f"{name}: expected one of {', '.join(known)}, found {recipe[name]!r:.80}")
@@ -331,7 +334,7 @@ def find_tokens(
             documents(files, recipe["field"]),
             kept,
             tokenizer,
-            SEGMENTERS[recipe["words"]],
+            SEGMENTERS.get(recipe["words"]) or load_segmenter(recipe["words"]),
             recipe["workers"],
             lambda count: bar.advance(task, count),
         )

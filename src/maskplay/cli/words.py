@@ -1,24 +1,29 @@
-"""`maskplay words discover` and `count`: words and n-grams out of raw text.
+"""`maskplay words discover`, `contrast`, `count`, `lm`, `segment`: words and n-grams out of raw text, text cut into
+words.
 
 The output appears whole at the end, or not at all; what lies on disk meanwhile is in a folder beside it that goes away.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from maskplay import words
+from maskplay.corpus import STDIN, paths
 from maskplay.errors import UserError
+from maskplay.storage import new_file
 from maskplay.words import counting, found
 from maskplay.words.reader import Progress as Tell
 
-app = typer.Typer(help="Find and count words in raw text.", rich_markup_mode=None)
+app = typer.Typer(help="Find and count words in raw text, cut it into words.", rich_markup_mode=None)
 
 SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
 FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
@@ -34,7 +39,7 @@ class Mode(StrEnum):
 
 @app.callback()
 def things() -> None:
-    """Find and count words in raw text."""
+    """Find and count words in raw text, cut it into words."""
 
 
 @app.command()
@@ -101,6 +106,73 @@ def count(
         counts = words.count(sources, n=n, min_count=min_count, field=field, workers=workers, progress=tell)
         counts.write(out)
     _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
+
+
+@app.command()
+def lm(
+    sources: list[str] = SOURCES,
+    out: Path = typer.Option(..., help="The file to write, .arpa."),
+    order: int = typer.Option(4, min=2, help="Characters of the longest n-grams."),
+    min_count: int = typer.Option(2, min=1, help="Leave out rarer n-grams of three and more characters."),
+    field: str = FIELD,
+    workers: int = WORKERS,
+) -> None:
+    """Train a character n-gram model (modified Kneser-Ney), for `segment` and for others: an ARPA file."""
+    found.checked_ending(out, (".arpa",))
+    with _progress(out) as tell:
+        options = {"order": order, "min_count": min_count, "field": field, "workers": workers}
+        model = words.train_ngrams(sources, **options, progress=tell)
+        words.write_arpa(model, out)
+    counts = ", ".join(f"{len(level.keys):,}" for level in model.levels)
+    _console().print(f"n-grams of 1 to {model.order} characters: {counts}: {out}")
+
+
+@app.command()
+def segment(
+    sources: list[str] = SOURCES,
+    model: Path | None = typer.Option(None, help="A character n-gram model, .arpa."),
+    vocab: Path | None = typer.Option(None, help="Instead of it words and counts, .tsv or .txt, as discover writes."),
+    em: int = typer.Option(0, min=0, help="Rounds in which the counts of --vocab are fitted to the text first."),
+    out: Path | None = typer.Option(None, help="The file to write; default standard output."),
+    field: str = FIELD,
+    workers: int = typer.Option(1, min=1, help="Processes."),
+) -> None:
+    """Cut each line into words, with one blank between two."""
+    if (model is None) == (vocab is None) or em and model:
+        raise UserError("expected either --model or --vocab; --em goes with --vocab")
+    if em and STDIN in paths(sources):
+        raise UserError("--em: expected files, which can be read again, found standard input")
+    by: words.NgramModel | words.Vocabulary
+    with _progress(out or STDIN) as tell:
+        if vocab is None:
+            by = words.read_arpa(cast(Path, model))
+        else:
+            by = words.Vocabulary(words.read_vocabulary(vocab))
+            for step in range(em):
+                by, _ = by.refined(sources, field)
+                tell("fitting", step + 1, em)
+        found = words.segment(sources, by, field=field, workers=workers)
+        lines = (" ".join(word for word in line if not word.isspace()) + "\n" for line in found)
+        if out is None:
+            sys.stdout.writelines(lines)
+        else:
+            with new_file(out) as file:
+                file.writelines(line.encode() for line in lines)
+
+
+@app.command()
+def contrast(
+    field: Path = typer.Argument(help="Words and counts of the texts in question: .tsv or .txt, as discover writes."),
+    general: Path = typer.Argument(help="The same of texts in general."),
+    out: Path = typer.Option(..., help="The file to write, .tsv."),
+    prior: float = typer.Option(1000.0, help="How many words the prior weighs; more of them favour frequent words."),
+) -> None:
+    """Find the words that one corpus uses more than another."""
+    found.checked_ending(out, (".tsv",))
+    with _progress(out):
+        rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
+        words.write_contrast(rows, out)
+    _console().print(f"{len(rows):,} words: {out}")
 
 
 def _numbers(text: str) -> list[float]:

@@ -116,7 +116,8 @@ def prepare(
         folder: the folder to make.
         tokenizer: a `Tokenizer`.
         words: from a sentence to its words in order, for whole-word masking; what lies between them may be left out.
-            `jieba.lcut` and `maskplay.text.words.jieba` are such functions. With several workers it must be importable.
+            `jieba.lcut`, `maskplay.text.words.jieba` and any `maskplay.words.Segmenter` are such. With several workers
+            it must be importable.
         workers: processes; 1 = this one.
         progress: called with the number of characters that have been encoded since the last call.
 
@@ -222,8 +223,9 @@ def encode(block: Block, tokenizer: Any, words: Callable[[str], Sequence[str]]) 
     begins = np.zeros(len(whole) + 1, "int32")
     ends = np.cumsum([0, *map(len, texts)])
     begins[ends] = 1
-    for text in texts:
-        for word in words(text):
+    many = getattr(words, "many", None)  # one call for all of them, where there is such a method
+    for text, found in zip(texts, many(texts) if many else map(words, texts)):
+        for word in found:
             at = whole.find(word, at)
             if at < 0:
                 raise UserError(f"words: expected the words of a text in their order, found {word!r} in {text[:60]!r}")

@@ -22,6 +22,7 @@ from maskplay.errors import MissingExtra, UserError
 from maskplay.words import freedom, original
 from maskplay.words.budget import Budget
 from maskplay.words.candidates import Candidates
+from maskplay.words.cutting import HAN
 from maskplay.words.found import Found
 from maskplay.words.grams import Grams, count_grams, unpacked
 from maskplay.words.parallel import checked_workers
@@ -31,7 +32,6 @@ from maskplay.words.tokens import count_tokens
 from maskplay.words.trie import Trie
 
 COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
-HAN = [(0x3007, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)]
 ALPHANUMERIC = [(ord("0"), ord("9")), (ord("a"), ord("z")), (ord("A"), ord("Z"))]
 MODES = ("exact", "faithful")
 

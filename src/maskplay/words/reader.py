@@ -30,6 +30,7 @@ class Reader:
     def __init__(self, sources: corpus.Sources, kept: Kept, field: str, folder: Path, budget: Budget) -> None:
         self.sources, self.kept, self.field = sources, kept, field
         self.spool = Spool(folder / "codes", budget.part(4))
+        self.alone = True  # no other thread puts anything down
 
     def read(self, workers: int, tell: Progress) -> tuple[Alphabet, Ids]:
         """The symbols of the corpus and its ids."""
@@ -37,6 +38,7 @@ class Reader:
         if corpus.are_places(self.sources):
             parts = [*corpus.parts(self.sources, PARTS * workers)]
         tally = self.first()
+        self.alone = min(workers, len(parts)) == 1
         # A single part is read here: a thread that waits for standard input would not hear of Ctrl-C.
         for step, found in enumerate(thread_map(self.encode, parts, min(workers, len(parts)))):
             tally += found
@@ -50,11 +52,14 @@ class Reader:
 
     def encode(self, part: corpus.Sources) -> Tally:
         """Put the codes of a part down; how often each occurs."""
-        tally = Tally()
+        tally, held = Tally(), []
         for text in self.kept.whole(corpus.blocks(part, self.field, BLOCK)):
             codes, found = self.kept.encode(text)
-            self.spool.add(codes)
             tally += found
+            held.append(codes)
+            if self.alone or text.endswith("\n"):  # else a line goes on, and no other's may come between
+                self.spool.add(np.concatenate(held) if len(held) > 1 else codes)
+                held = []
         return tally
 
 

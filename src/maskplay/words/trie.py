@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-ROOM = 8  # places of a table for each of its keys
+ROOM = 8  # places of a table for each of its keys, where speed counts more than memory
 FACTOR = 0x9E3779B97F4A7C15  # of Fibonacci hashing: 2**64 divided by the golden ratio
 
 
@@ -19,6 +19,7 @@ class Table:
 
     Args:
         keys: uint32 or uint64, sorted; the highest number of their kind is not among them.
+        room: places for each key, 13 bytes and up; fewer of them make finding slower.
 
     Example:
         >>> at, index = Table(np.array([5, 7], np.uint32)).find(np.array([7, 6, 5, 7], np.uint32))
@@ -26,10 +27,10 @@ class Table:
         ([0, 2, 3], [1, 0, 1])
     """
 
-    def __init__(self, keys: NDArray) -> None:
+    def __init__(self, keys: NDArray, room: int = ROOM) -> None:
         self.keys = keys
         width = keys.dtype.itemsize * 8
-        power = max(8, (len(keys) * ROOM).bit_length())
+        power = max(8, (len(keys) * room).bit_length())
         self._factor = keys.dtype.type(FACTOR >> (64 - width) | 1)
         self._shift = keys.dtype.type(width - power)
         self._nothing = keys.dtype.type(2**width - 1)

@@ -1,0 +1,99 @@
+"""The words of a field: those that its texts use more than texts in general do, by more than chance.
+
+The logarithm of each word's odds ratio, both counts smoothed by a prior that knows how frequent the word is at all,
+over its standard error: rare words must differ more to count as much.
+
+Source: Monroe, Colaresi and Quinn 2008, Fightin' Words (doi:10.1093/pan/mpn018), section 3.5.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from maskplay.errors import UserError
+from maskplay.storage import new_file
+from maskplay.words.found import checked_ending
+
+
+class Contrast(NamedTuple):
+    """A word in two corpora.
+
+    Attributes:
+        word: its text.
+        frequency: how often it is in the field's.
+        general: how often in the other.
+        log_odds: natural log of how much greater its odds are in the field.
+        z: that over its standard error; beyond 2 it is hardly chance.
+
+    Example:
+        >>> Contrast("算子", 40, 2, 2.5, 9.1).word
+        '算子'
+    """
+
+    word: str
+    frequency: float
+    general: float
+    log_odds: float
+    z: float
+
+
+def contrast(field: Mapping[str, float], general: Mapping[str, float], *, prior: float = 1000.0) -> list[Contrast]:
+    """Compare the words of a field with those of texts in general.
+
+    Args:
+        field: how often each word occurs in the field's texts.
+        general: the same in others.
+        prior: how many words the prior weighs, shared out as the words of both are; more of them draw rare words
+            nearer to no difference.
+
+    Returns:
+        Each word that occurs in either, the field's own first: by z, equal ones in the order of their characters.
+
+    Raises:
+        UserError: nothing occurs on a side, a count is below 0, there is one word only, or the prior is not above 0.
+
+    Example:
+        >>> for row in contrast({"的": 50, "算子": 20}, {"的": 500, "天气": 30}):
+        ...     print(row.word, f"{row.z:.1f}")
+        算子 3.9
+        天气 -0.7
+        的 -6.9
+    """
+    words = sorted(word for word in {*field, *general} if field.get(word) or general.get(word))
+    counts = np.array([[side.get(word, 0) for word in words] for side in (field, general)], np.float64)
+    sound = ((counts >= 0) & (counts < np.inf)).all() and (counts.sum(axis=1) > 0).all()
+    if not sound or len(words) < 2:
+        raise UserError("contrast: expected counts of two words or more, from 0 on, some above it on both sides")
+    if not 0 < prior < np.inf:
+        raise UserError(f"prior: expected a number above 0, found {prior}")
+    share = counts.sum(axis=0) / counts.sum()
+    seen = counts + prior * share
+    odds = np.log(seen) - np.log(seen.sum(axis=1, keepdims=True) - seen)
+    log_odds = odds[0] - odds[1]
+    z = log_odds / np.sqrt((1 / seen).sum(axis=0))
+    order = sorted(range(len(words)), key=lambda i: (-z[i], words[i]))
+    return [Contrast(words[i], *(float(x) for x in (*counts[:, i], log_odds[i], z[i]))) for i in order]
+
+
+def write_contrast(rows: list[Contrast], path: str | os.PathLike[str]) -> None:
+    """Write a `.tsv` file, a header and a row for each word, whole or not at all.
+
+    Raises:
+        UserError: another ending.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp()) / "terms.tsv"
+        >>> write_contrast([Contrast("算子", 40, 2, 2.5, 9.1)], path)
+        >>> path.read_text("utf-8").splitlines()[1].split("\\t")
+        ['算子', '40', '2', '2.5000', '9.1000']
+    """
+    checked_ending(path, (".tsv",))
+    with new_file(path) as file:
+        file.write(("\t".join(Contrast._fields) + "\n").encode())
+        for row in rows:
+            figures = f"{row.frequency:.12g}\t{row.general:.12g}\t{row.log_odds:.4f}\t{row.z:.4f}"
+            file.write(f"{row.word}\t{figures}\n".encode())

@@ -1,0 +1,180 @@
+"""Words and how often each occurs: a model in which every word is drawn by itself, and how it is made better.
+
+A text is cut into the words of the greatest probability together. Expectation maximisation counts every word anew over
+all ways to cut a corpus, each as probable as the words now say: the corpus becomes more probable each time, and a word
+that lived on others' occurrences fades.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskplay import corpus
+from maskplay.errors import DataError, UserError
+from maskplay.words.cutting import Segmenter, batches, chinese, code_points, pieces
+from maskplay.words.lattice import Runs, Scores, best_words, expected_words
+from maskplay.words.ngram_model import gathered
+from maskplay.words.symbols import MOST
+from maskplay.words.trie import Trie
+
+HALF = 0.5  # how often a character that is no word counts as seen
+MOST_WORDS, LONGEST = 2**24, 100  # of a file
+
+
+class Vocabulary(Segmenter):
+    """Words with their counts; it cuts text into the most probable ones.
+
+    Args:
+        counts: how often each word occurs, numbers above 0. Words with anything but Chinese characters in them are
+            passed over: letters and digits stay together anyway.
+        unknown: natural log of the probability of a character that is no word; default as if half of one had been seen.
+
+    Attributes:
+        counts: those that are used.
+
+    Raises:
+        UserError: there is no such word, or a count is no number above 0.
+
+    Example:
+        >>> words = Vocabulary({"北京": 5, "大学": 5, "北京大学": 3, "大": 2, "学": 1})
+        >>> words("北京大学，大学生")
+        ['北京大学', '，', '大学', '生']
+    """
+
+    def __init__(self, counts: Mapping[str, float], *, unknown: float | None = None) -> None:
+        self.counts = {word: float(count) for word, count in counts.items() if chinese(word)}
+        if not self.counts:
+            raise UserError(f"the vocabulary: expected Chinese words, found none in {len(counts)} entries")
+        for word, count in self.counts.items():
+            if not 0 < count < math.inf:
+                raise UserError(f"the vocabulary: expected counts above 0, found {count} of {word!r:.40}")
+        total = math.fsum(self.counts.values())
+        self.unknown = math.log(HALF / total) if unknown is None else unknown
+        symbols = sorted(set("".join(self.counts)))
+        if len(symbols) > MOST:
+            raise UserError(f"the vocabulary: expected at most {MOST} different characters, found {len(symbols)}")
+        self._ids = np.zeros(0x110000, np.uint16)
+        self._ids[[ord(symbol) for symbol in symbols]] = np.arange(1, len(symbols) + 1)
+        by_length: dict[int, list[str]] = {}
+        for word in self.counts:
+            by_length.setdefault(len(word), []).append(word)
+        longer = {n: by_length[n] for n in sorted(by_length) if n > 1}
+        self._longer = [word for words in longer.values() for word in words]
+        rows = {n: self._ids[code_points("".join(words))].reshape(-1, n) for n, words in longer.items()}
+        self._lengths = [1, *longer]
+        self._trie = Trie(rows)
+        self._logs = np.array([-math.inf, *(math.log(self.counts[word] / total) for word in self._longer)])
+        self._single = np.full(len(symbols) + 1, self.unknown)
+        for word in by_length.get(1, ()):
+            self._single[self._ids[ord(word)]] = math.log(self.counts[word] / total)
+
+    def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
+        return best_words(self._scores(self._found(points, runs)), runs)
+
+    def refined(self, sources: corpus.Sources, field: str = "text") -> tuple["Vocabulary", float]:
+        """One round of expectation maximisation.
+
+        Args:
+            sources: files, folders, patterns, or texts; see `maskplay.corpus.lines`.
+            field: of JSON lines.
+
+        Returns:
+            The words with what they are expected to occur, and how probable the corpus was by the old ones, as natural
+            log.
+
+        Raises:
+            UserError: none of the words occurs in the text.
+
+        Example:
+            >>> words = Vocabulary({"天地": 1, "地人": 1, "天": 1, "地": 1, "人": 1})
+            >>> texts = ["天地天地人", "天地"]
+            >>> for _ in range(3):
+            ...     words, likelihood = words.refined(iter(texts))
+            ...     print(round(likelihood, 2))
+            -5.28
+            -3.89
+            -2.96
+        """
+        longer, single, likelihood = np.zeros(len(self._logs)), np.zeros(len(self._single)), 0.0
+        for text in gathered(corpus.lines(sources, field)):
+            points = code_points(text)
+            _, starts, lengths = pieces(points, np.array([0, len(points)]))
+            for some in batches(starts, lengths):
+                first, last = starts[some][0], starts[some][-1] + lengths[some][-1]
+                runs = Runs(starts[some] - first, lengths[some])
+                found = self._found(points[first:last], runs)
+                expected, log = expected_words(self._scores(found), runs)
+                likelihood += log
+                single += np.bincount(found[1], expected[1], minlength=len(single))
+                for n in self._lengths[1:]:
+                    longer += np.bincount(found[n], expected[n], minlength=len(longer))
+        # Characters that are no words keep their cost, or the likelihood could fall.
+        counts = dict(zip(self._longer, longer[1:].tolist()))
+        counts |= {word: single[self._ids[ord(word)]].item() for word in self.counts if len(word) == 1}
+        kept = {word: counts[word] for word in self.counts if counts[word] > 0}
+        if not kept:
+            raise UserError("the text: expected some of the vocabulary's words, found none")
+        return Vocabulary(kept, unknown=self.unknown), likelihood
+
+    def _found(self, points: NDArray[np.uint32], runs: Runs) -> dict[int, NDArray]:
+        """For each length which word begins at each place, in the order of `runs.places`; of characters their ids."""
+        ids = self._ids.take(points)
+        found: dict[int, NDArray] = {1: ids[runs.places]}
+        block = np.concatenate([ids, np.zeros(self._trie.longest + 1, np.uint16)])
+        words = {n: (at, word) for n, at, word in self._trie.occurrences(block, len(ids))}
+        for n in self._lengths[1:]:
+            at, word = words[n]
+            flat = np.zeros(len(ids), np.int32)
+            flat[at] = word + 1
+            found[n] = flat[runs.places]
+        return found
+
+    def _scores(self, found: dict[int, NDArray]) -> Scores:
+        return {n: (self._single if n == 1 else self._logs).take(words) for n, words in found.items()}
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
+    """Words and counts from a file: what `maskplay words discover` writes, or any with "word count" a line.
+
+    Args:
+        path: fields are divided by tabs or blanks, what follows the second is passed over; the first line may be a
+            header. Packed files are understood.
+
+    Raises:
+        DataError: a line is not a word and its count, or a word comes twice; it is named.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp()) / "words.txt"
+        >>> _ = path.write_text("天地 12 n\\n宇宙 3\\n", encoding="utf-8")
+        >>> read_vocabulary(path)
+        {'天地': 12.0, '宇宙': 3.0}
+    """
+    counts: dict[str, float] = {}
+    for number, line in enumerate(corpus.lines(os.fspath(path)), 1):
+        fields = line.split("\t" if "\t" in line else None, 2)
+        if not fields:
+            continue
+        try:
+            count = float(fields[1])
+        except (IndexError, ValueError):
+            if number == 1 and len(fields) > 1:
+                continue  # a header
+            count = math.nan
+        if not 0 < count < math.inf:
+            raise DataError(f"{path}, line {number}: expected a word and its count, found {line!r:.60}")
+        if len(fields[0]) > LONGEST:
+            found = f"expected words of at most {LONGEST} characters, found {line!r:.60}"
+            raise DataError(f"{path}, line {number}: {found}")
+        if fields[0] in counts:
+            raise DataError(f"{path}, line {number}: the word {fields[0]!r:.40} was there before")
+        if len(counts) == MOST_WORDS:
+            raise DataError(f"{path}, line {number}: expected at most {MOST_WORDS:,} words")
+        counts[fields[0]] = count
+    if not counts:
+        raise DataError(f"{path}: expected words and their counts, found none")
+    return counts
