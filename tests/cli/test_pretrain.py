@@ -132,6 +132,31 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert mp.load(tmp_path / "more").tokenizer == bert.tokenizer
 
 
+def test_pairs(capfd, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    texts = ["".join(draw.choice([*"天地玄黄宇宙洪荒"], 6)) for _ in range(60)]
+    table, lines = tmp_path / "pairs.tsv", tmp_path / "pairs.jsonl"
+    table.write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts[:15], texts[15:30])), encoding="utf-8")
+    rows = ({"q": a, "a": b} for a, b in zip(texts[30:45], texts[45:]))
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--objective", "simbert", "--family", "simbert", "--steps", 3, *SMALL]
+    assert call("pretrain", table, lines, "--field", "q,a", "--out", tmp_path / "out", *options) == 0
+    bert = mp.load(tmp_path / "out")
+    assert (bert.network.heads, bert.config.pooler_activation) == (("pooler", "mlm"), "linear")
+    assert bert.encode(texts[:3], pool="pooler").shape == (3, 16)
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert figures["tokens"]["corpus"] == 60 * 6 and "val_similar_accuracy" in figures["history"][0]
+    capfd.readouterr()
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("天地玄黄\n")
+    err = fault(capfd, "pretrain", table, "--out", tmp_path / "more", *options)
+    assert "pairs.tsv, line 16: expected two texts with a tab between, found '天地玄黄'" in err
+    assert "pairs.jsonl, line 1: expected an object with a string 'text'" in fault(
+        capfd, "pretrain", lines, "--out", tmp_path / "more", *options
+    )
+    assert sorted(os.listdir(tmp_path)) == ["out", "pairs.jsonl", "pairs.tsv"]
+
+
 def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "out", "--steps", 2, *SMALL]
 

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 import shutil
@@ -63,6 +64,7 @@ SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1}
 ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
+PAIRS = "simbert"  # the objective that learns from pairs of texts
 
 
 def pretrain(
@@ -85,11 +87,11 @@ def pretrain(
     learning_rate: float | None = typer.Option(None, help="Its peak; default 0.001."),
     warmup: int | None = typer.Option(None, help="Steps until the peak; default a tenth of them."),
     objective: str | None = typer.Option(
-        None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm; or several with weights, mlm:0.5,unilm:0.5."
+        None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm, simbert; or several with weights, mlm:0.5,unilm:0.5."
     ),
     mask_rate: float | None = typer.Option(None, help="Share of the words that mlm hides; default 0.15."),
     words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba."),
-    field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text."),
+    field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text. Pairs: A,B."),
     held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
     save_every: float | None = typer.Option(None, help="Seconds between two saves of the running state; default 60."),
@@ -149,6 +151,7 @@ def train_on(
     _backend.seed(recipe["seed"])
     if base is None:
         heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
+        heads = heads or (["pooler"] if PAIRS in objectives else [])
         sizes = {name: recipe[name] for name in SHAPE}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
     play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
@@ -275,7 +278,11 @@ def find_tokenizer(
         return Tokenizer.load(recipe["vocab"])
     kept = prepared_in / "tokenizer"
     if not kept.is_dir():
-        made = fresh.vocabulary(corpus.lines(sources, recipe["field"]), recipe["vocab_size"])
+        if PAIRS in parse_objective(recipe["objective"]):
+            texts = itertools.chain.from_iterable(corpus.pairs(sources, two_fields(recipe["field"])))
+        else:
+            texts = corpus.lines(sources, recipe["field"])
+        made = fresh.vocabulary(texts, recipe["vocab_size"])
         with new_folder(kept) as folder:
             made.save(folder)
     return Tokenizer.load(kept)
@@ -291,14 +298,22 @@ def find_tokens(
     columns = TextColumn("{task.description}"), FileSizeColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding the text, characters")
+        pairs = PAIRS in parse_objective(recipe["objective"])
         return pretext.prepare(
-            documents(files, recipe["field"]),
+            corpus.pairs(files, two_fields(recipe["field"])) if pairs else documents(files, recipe["field"]),
             kept,
             tokenizer,
             SEGMENTERS[recipe["words"]],
             recipe["workers"],
             lambda count: bar.advance(task, count),
+            pairs,
         )
+
+
+def two_fields(field: str) -> tuple[str, str]:
+    """Which fields of a JSON line are a pair: text and text2, as in a table, or any two."""
+    first, comma, second = field.partition(",")
+    return first.strip(), second.strip() if comma else f"{first.strip()}2"
 
 
 def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
@@ -325,6 +340,8 @@ def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
 def prepared_name(settings: dict[str, Any]) -> str:
     """The folder of what is prepared from the same text in the same way."""
     chosen = {name: settings[name] for name in ("PATH", "field", "words", "vocab", "vocab_size", "model")}
+    if PAIRS in parse_objective(settings["objective"]):
+        chosen["pairs"] = True
     identity = json.dumps({name: s["sha256"] if isinstance(s, dict) else s for name, s in chosen.items()})
     return f"prepared-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
