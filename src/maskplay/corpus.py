@@ -129,7 +129,7 @@ def pairs(sources: Sources, fields: tuple[str, str] = ("text", "text2")) -> Iter
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "pairs.tsv"
-        >>> _ = path.write_text("怎么退货\t如何退货\n", encoding="utf-8")
+        >>> _ = path.write_text("怎么退货\\t如何退货\\n", encoding="utf-8")
         >>> list(pairs(path))
         [('怎么退货', '如何退货')]
     """
