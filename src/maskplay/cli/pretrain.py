@@ -26,6 +26,7 @@ from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
+from maskplay.cli.tensorboard import EventFile
 from maskplay.errors import UserError
 from maskplay.families import FAMILIES
 from maskplay.optimizers import adamw
@@ -58,12 +59,13 @@ RECIPE: dict[str, Any] = {
     "report_every": 500,
     "save_every": 60.0,
     "workers": 1,
+    "tensorboard": "",
     "seed": 0,
 }
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1}
-ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
+ELSEWHERE = ("save_every", "workers", "tensorboard")  # what changes nothing of the result
 PAIRS = "simbert"  # the objective that learns from pairs of texts
 
 
@@ -96,6 +98,7 @@ def pretrain(
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
     save_every: float | None = typer.Option(None, help="Seconds between two saves of the running state; default 60."),
     workers: int | None = typer.Option(None, help="Processes that encode the text; default 1."),
+    tensorboard: str | None = typer.Option(None, help="A folder for the figures, as TensorBoard reads them."),
     seed: int | None = typer.Option(None, help="Decides everything that is random; default 0."),
     restart: bool = typer.Option(False, "--restart", help="Forget an unfinished run and begin afresh."),
 ) -> None:
@@ -146,6 +149,7 @@ def train_on(
     console: Console,
 ) -> None:
     """The run itself, from what is prepared (or is now) to the folder OUT."""
+    events = EventFile(Path(recipe["tensorboard"]), run.found) if recipe["tensorboard"] else None
     prepared_in = run.folder / prepared_name(settings)
     tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
     _backend.seed(recipe["seed"])
@@ -167,10 +171,13 @@ def train_on(
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")
     epochs = math.ceil(recipe["steps"] / every)
-    with StepProgress(console, recipe["steps"], every, train.tokens) as progress:
+    if events is not None:
+        for row in by_step(run.history, every, recipe["steps"]):
+            events.write(row.pop("step"), row)  # what was saved, but not shown yet, when the run was killed
+    with StepProgress(console, recipe["steps"], every, train.tokens, events) as progress:
         run.fit(play, train, epochs, validation_data=dev, callbacks=[progress])
 
-    history = [{"step": min(figures.pop("epoch") * every, recipe["steps"]), **figures} for figures in run.history]
+    history = by_step(run.history, every, recipe["steps"])
     report = {
         "settings": run.settings,
         "tokens": {"corpus": len(prepared.ids), "step": round(train.tokens), "filled": train.filled},
@@ -189,6 +196,14 @@ def train_on(
     run.remove()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in history[-1].items() if name.startswith("val_"))
     console.print(f"on held-out text: {figures.replace('val_', '')}")
+
+
+def by_step(history: list[dict[str, float]], every: int, steps: int) -> list[dict[str, Any]]:
+    """A history of epochs as one of steps."""
+    return [
+        {"step": min(int(row["epoch"]) * every, steps), **{name: row[name] for name in row if name != "epoch"}}
+        for row in history
+    ]
 
 
 # The recipe
