@@ -116,6 +116,8 @@ def pretrain(
 
     files = corpus.paths(sources)
     base = load_base(recipe)
+    if corpus.STDIN in files and base is None and not recipe["vocab"]:
+        raise UserError("-: standard input is read once, and a vocabulary is made from the text first; give --vocab")
     settings |= {"PATH": digest(files)}
     if recipe["vocab"]:
         tokens = json.dumps(list(Tokenizer.load(recipe["vocab"]).vocab))
@@ -134,6 +136,9 @@ def pretrain(
         if not (running / STATE).exists():
             clear(running)
         raise
+    except OSError as error:  # what was saved and prepared stays whole
+        where, why = error.filename or running, error.strerror or error
+        raise UserError(f"{where}: {why}; when there is room again, the same command goes on") from None
     print(out)
 
 
