@@ -209,7 +209,9 @@ class Pretrained:
             for row, i in enumerate(chosen):
                 real = hidden[row, : len(encodings[i])]
                 vectors[i] = real.mean(axis=0) if pool == "mean" else real[0]
-        return vectors if pool != "pooler" else np.asarray(ops.convert_to_numpy(pooler(vectors[:, None])), "float32")
+        if pooler is None or pool != "pooler":
+            return vectors
+        return np.asarray(ops.convert_to_numpy(pooler(vectors[:, None])), "float32")
 
     @functools.cached_property
     def _graph(self) -> keras.Model:

@@ -90,6 +90,7 @@ class StepProgress(EpochProgress):
         step, rate = min((epoch + 1) * self.every, self.of_run), self._done * self.tokens / max(self._took, 1e-9)
         self.console.print(f"step {step}/{self.of_run}  {figures}  ({rate:,.0f} tokens/s)")
         if self.events is not None:
-            learning_rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            model: Any = self.model
+            learning_rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
             others = {"learning_rate": learning_rate, "tokens_per_second": rate}
             self.events.write(step, {**(logs or {}), **others})
