@@ -85,9 +85,9 @@ class Peer:
         return {}
 
 
-def start(name: str, arguments: argparse.Namespace) -> Peer:
+def start(name: str, arguments: argparse.Namespace, peers: dict[str, tuple[str, str, str, str]] = PEERS) -> Peer:
     """Start a peer's process on the benchmark's cores."""
-    script, argument, backend, option = PEERS[name]
+    script, argument, backend, option = peers[name]
     python = getattr(arguments, option) if option else sys.executable
     if not python:
         return Peer(name, missing=f"no environment: give --{option.replace('_', '-')} (see --help)")

@@ -44,6 +44,23 @@ def test_encoder() -> None:
     assert "rounds" in ran.stdout
 
 
+def test_pretrain(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "KERAS_BACKEND": "jax"}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, str(ROOT / "benchmarks" / "pretrain.py"), "--rounds", "1", *arguments]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    told = run("--sizes", "tiny", "--peers", "maskplay-jax-padded")
+    row = next(line.split() for line in told.splitlines() if "tokens/s" in line)
+    assert 16 < int(row[row.index("tokens") - 1]) < 0.9 * 2 * 16, told  # of 2×16 places
+    (tmp_path / "text.txt").write_text("天地玄黄，宇宙洪荒。\n" * 100, encoding="utf-8")
+    told = run("--prepare", str(tmp_path / "text.txt"))
+    assert [line.split()[-2] for line in told.splitlines()[-3:]] == ["0", "1,000", "1,000"], told
+
+
 def test_padding(benchmark, tmp_path: Path, capsys) -> None:
     import padding
 
@@ -81,7 +98,7 @@ def test_segmentation(benchmark, tmp_path: Path, capsys) -> None:
 
 
 def test_every_benchmark_is_listed() -> None:
-    listed = {"encoder.py", "import_cost.py", "padding.py", "segmentation.py", "words.py"}
+    listed = {"encoder.py", "import_cost.py", "padding.py", "pretrain.py", "segmentation.py", "words.py"}
     assert {path.name for path in (ROOT / "benchmarks").glob("*.py")} == listed
 
 

@@ -88,6 +88,15 @@ def test_a_stopped_run_ends_like_a_whole_one(whole, tmp_path: Path, stop: int, m
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.parametrize("monitor", [None, "val_accuracy"])
+def test_killed_after_its_last_epoch_it_still_has_what_it_learnt(tmp_path: Path, monitor: str | None) -> None:
+    first, weights = run(tmp_path / "running", monitor=monitor)
+    again, resumed = run(tmp_path / "running", monitor=monitor)
+    assert again.found and again.history == first.history
+    for one, other in zip(resumed, weights):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_run_stopped_between_epochs_begins_the_next_with_no_sums(whole, tmp_path: Path) -> None:
     class StopBetween(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs=None) -> None:

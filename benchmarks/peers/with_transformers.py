@@ -61,7 +61,7 @@ def prepare(case: dict[str, Any]) -> Any:
         return run, {"parameters": parameters(layer)}
     encoder.cache_clear()
     model = transformers.BertForMaskedLM(config(case["model"])).train()
-    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    adam = getattr(torch.optim, case.get("optimizer", "Adam"))(model.parameters(), lr=1e-4, fused=True)
     masked = case["head"] == "masked"
 
     def step() -> float:

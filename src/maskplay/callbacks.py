@@ -131,6 +131,12 @@ class Resume(keras.callbacks.Callback):
             )
         if self.history and self.monitor is not None:
             assign(model.weights, _opened(self.folder / BEST), "weight", self.folder / BEST)
+        elif self._pending is not None:
+            # Killed after the last epoch: nothing is left to train, but what was trained is in the file alone.
+            batches.epoch, batches.start = self.epoch, self.batch
+            model.train_on_batch(*batches[0])
+            self.set_model(model)
+            self._restore()
 
     def remove(self) -> None:
         """Delete the state: the run is finished, or is to begin afresh. What others put into the folder stays."""
@@ -147,12 +153,7 @@ class Resume(keras.callbacks.Callback):
         self._first = self.batch
         # After Keras has set the metrics to 0.
         if self._pending is not None:
-            groups = self._groups()
-            if not self.batch:
-                del groups["metric"]  # saved at an epoch's end: the sums are those of the validation
-            for group, variables in groups.items():
-                assign(variables, self._pending, group, self.folder / STATE)
-            self._pending = None
+            self._restore()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # PyTorch's dropout draws from a generator of the whole process: seeded anew for each batch it needs no saving.
@@ -178,6 +179,16 @@ class Resume(keras.callbacks.Callback):
         self._write()
 
     # The file
+
+    def _restore(self) -> None:
+        """Give the model the state that was read."""
+        assert self._pending is not None
+        groups = self._groups()
+        if not self.batch:
+            del groups["metric"]  # saved at an epoch's end: the sums are those of the validation
+        for group, variables in groups.items():
+            assign(variables, self._pending, group, self.folder / STATE)
+        self._pending = None
 
     def _synced(self) -> Any:
         """The model; under JAX, asking for it brings its variables up to date in the middle of an epoch."""

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from maskplay.errors import DataError, MissingExtra, UserError
 
-__all__ = ["Part", "Sources", "are_places", "blocks", "lines", "parts", "paths"]
+__all__ = ["Part", "Sources", "are_places", "blocks", "lines", "pairs", "parts", "paths"]
 
 SIZE = 4 * 2**20  # characters of a block, about
 STDIN = Path("-")
@@ -113,6 +113,36 @@ def blocks(sources: Sources, field: str = "text", size: int = SIZE) -> Iterator[
             yield from _gathered(_json_texts(part, field, size), size)
         else:
             yield from _texts(part, size)
+
+
+def pairs(sources: Sources, fields: tuple[str, str] = ("text", "text2")) -> Iterator[tuple[str, str]]:
+    """Texts two by two: a line's two columns with a tab between, or two fields of a JSON line.
+
+    Args:
+        sources: places as for `paths`, read by their endings as `lines` does; blank lines are passed over.
+        fields: of a JSON line, which strings are the two texts.
+
+    Raises:
+        DataError: a line has not two texts, or as `lines` raises it.
+        UserError: a place names nothing.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "pairs.tsv"
+        >>> _ = path.write_text("怎么退货\\t如何退货\\n", encoding="utf-8")
+        >>> list(pairs(path))
+        [('怎么退货', '如何退货')]
+    """
+    for part in _parts(sources):
+        if _stem(part.path).endswith(".jsonl"):
+            rows = _json_rows(part, fields, SIZE)
+        else:
+            rows = ((i, line.split("\t")) for i, line in enumerate(_joined(_texts(part, SIZE))) if line.strip())
+        for number, row in rows:
+            if len(row) != 2 or not all(text.strip() for text in row):
+                texts = "\t".join(row)
+                raise DataError(f"{_where(part, number)}: expected two texts with a tab between, found {texts!r:.80}")
+            yield row[0], row[1]
 
 
 def parts(sources: Sources, count: int) -> list[list[Part]]:
@@ -366,6 +396,11 @@ def _checked(texts: Iterable[Any]) -> Iterator[str]:
 
 def _json_texts(part: Part, field: str, size: int) -> Iterator[str]:
     """What stands in a field of each JSON line."""
+    return (texts[0] for _, texts in _json_rows(part, [field], size))
+
+
+def _json_rows(part: Part, fields: Sequence[str], size: int) -> Iterator[tuple[int, list[str]]]:
+    """What stands in some fields of each JSON line, and how many lines are before it."""
     for number, line in enumerate(_joined(_texts(part, size))):
         if not line.strip():
             continue
@@ -375,10 +410,14 @@ def _json_texts(part: Part, field: str, size: int) -> Iterator[str]:
             raise DataError(f"{_where(part, number)}: expected a JSON object a line: nested too deeply") from None
         except ValueError as error:
             raise DataError(f"{_where(part, number)}: expected a JSON object a line: {error}") from None
-        text = row.get(field) if isinstance(row, dict) else None
-        if not isinstance(text, str):
-            raise DataError(f"{_where(part, number)}: expected an object with a string {field!r}, found {line!r:.80}")
-        if SURROGATE.search(text):
-            found = "half of a character (a lone surrogate escape such as \\ud800)"
-            raise DataError(f"{_where(part, number)}: found {found}")
-        yield text
+        texts = []
+        for field in fields:
+            text = row.get(field) if isinstance(row, dict) else None
+            if not isinstance(text, str):
+                where = _where(part, number)
+                raise DataError(f"{where}: expected an object with a string {field!r}, found {line!r:.80}")
+            if SURROGATE.search(text):
+                found = "half of a character (a lone surrogate escape such as \\ud800)"
+                raise DataError(f"{_where(part, number)}: found {found}")
+            texts.append(text)
+        yield number, texts

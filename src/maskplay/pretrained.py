@@ -158,7 +158,7 @@ class Pretrained:
     def encode(
         self,
         texts: str | Sequence[str],
-        pool: Literal["cls", "mean"] = "cls",
+        pool: Literal["cls", "mean", "pooler"] = "cls",
         max_length: int | None = None,
         batch_size: int = 32,
     ) -> np.ndarray:
@@ -167,7 +167,7 @@ class Pretrained:
         Args:
             texts: one text or several.
             pool: "cls" = the first token's hidden state, "mean" = the mean over the text's tokens, [CLS] and [SEP]
-                included, padding not.
+                included, padding not; "pooler" = the pooler's output, which SimBERT's texts are compared by.
             max_length: most tokens of a text; default the network's positions, at most 512.
             batch_size: texts at a time.
 
@@ -175,10 +175,11 @@ class Pretrained:
             `(texts, hidden)` float32; one text gives one row.
 
         Raises:
-            UserError: an unknown pool.
+            UserError: an unknown pool, or no pooler.
         """
-        if pool not in ("cls", "mean"):
-            raise UserError(f"pool: expected 'cls' or 'mean', found {pool!r}")
+        pooler = self.network.pooler
+        if pool not in ("cls", "mean", "pooler") or (pool == "pooler" and pooler is None):
+            raise UserError(f"pool: expected 'cls', 'mean' or, where there is one, 'pooler', found {pool!r}")
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, found {batch_size}")
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -207,8 +208,10 @@ class Pretrained:
             )
             for row, i in enumerate(chosen):
                 real = hidden[row, : len(encodings[i])]
-                vectors[i] = real[0] if pool == "cls" else real.mean(axis=0)
-        return vectors
+                vectors[i] = real.mean(axis=0) if pool == "mean" else real[0]
+        if pooler is None or pool != "pooler":
+            return vectors
+        return np.asarray(ops.convert_to_numpy(pooler(vectors[:, None])), "float32")
 
     @functools.cached_property
     def _graph(self) -> keras.Model:

@@ -1,5 +1,6 @@
 """`maskplay pretrain`: raw text to a checkpoint that others open, faults in one line, and a run that is killed."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 import maskplay as mp
 from cli.faults import call, fault, start
 from cli.test_fit import wait_for
+from maskplay import callbacks, pretrained
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--intermediate-size", 32, "--vocab-size", 100,
          "--length", 24, "--batch-size", 4, "--held-out", 0.2)  # fmt: skip
@@ -87,10 +89,7 @@ def test_killed_again_and_again_it_ends_like_a_whole_one(capfd, text, whole: Pat
     capfd.readouterr()
     assert out.exists() or call(*command(text, out)) == 0
     assert os.listdir(tmp_path) == ["out"]
-    ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
+    same_weights(out, whole)
     one, other = (json.loads((folder / "metrics.json").read_text("utf-8"))["history"] for folder in (out, whole))
     assert [pytest.approx(row, abs=1e-5) for row in one] == other
 
@@ -146,6 +145,87 @@ def test_words_of_a_file(capfd, text, tmp_path: Path) -> None:
     assert f"{vocab}, line 2: expected a word and its count" in err
 
 
+def test_pairs(capfd, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    texts = ["".join(draw.choice([*"天地玄黄宇宙洪荒"], 6)) for _ in range(60)]
+    table, lines = tmp_path / "pairs.tsv", tmp_path / "pairs.jsonl"
+    table.write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts[:15], texts[15:30])), encoding="utf-8")
+    rows = ({"q": a, "a": b} for a, b in zip(texts[30:45], texts[45:]))
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--objective", "simbert", "--family", "simbert", "--steps", 3, *SMALL]
+    assert call("pretrain", table, lines, "--field", "q,a", "--out", tmp_path / "out", *options) == 0
+    bert = mp.load(tmp_path / "out")
+    assert (bert.network.heads, bert.config.pooler_activation) == (("pooler", "mlm"), "linear")
+    assert bert.encode(texts[:3], pool="pooler").shape == (3, 16)
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert figures["tokens"]["corpus"] == 60 * 6 and "val_similar_accuracy" in figures["history"][0]
+    capfd.readouterr()
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("天地玄黄\n")
+    err = fault(capfd, "pretrain", table, "--out", tmp_path / "more", *options)
+    assert "pairs.tsv, line 16: expected two texts with a tab between, found '天地玄黄'" in err
+    assert "pairs.jsonl, line 1: expected an object with a string 'text'" in fault(
+        capfd, "pretrain", lines, "--out", tmp_path / "more", *options
+    )
+    assert sorted(os.listdir(tmp_path)) == ["out", "pairs.jsonl", "pairs.tsv"]
+
+
+def same_weights(out: Path, whole: Path) -> None:
+    ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("room", [1_000, 20_000], ids=["while the text is encoded", "when the state is saved"])
+def test_a_file_that_cannot_grow(capfd, text, room: int, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    out, running = tmp_path / "out", tmp_path / "out.running"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        code = call(*command(text, out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert code == 2 and told.startswith(f"maskplay: {running}: ") and told.endswith("the same command goes on"), told
+    assert os.listdir(tmp_path) == ["out.running"] and not [*running.rglob("*.part")]
+    assert not (running / "state.safetensors").exists() and [*running.rglob("tokens")] == (
+        [] if room == 1_000 else [next(running.glob("prepared-*")) / "tokens"]
+    )
+
+
+@pytest.mark.parametrize("where", ["state", "result"])
+def test_a_full_disk_costs_nothing_that_was_saved(capfd, text, whole, where: str, tmp_path: Path, monkeypatch) -> None:
+    out, saved = tmp_path / "out", []
+    write, save = callbacks.write_arrays, pretrained.save_everywhere
+
+    def full(path: Path, *arguments: object) -> None:
+        saved.append(path)
+        if len(saved) == 3:
+            write(path.with_name("half"), *arguments)
+            (path.parent / "half").unlink()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, *arguments)
+
+    def half(folder: Path, *arguments: object) -> None:
+        save(folder, *arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        if where == "state":
+            patched.setattr(callbacks, "write_arrays", full)
+        else:
+            patched.setattr(pretrained, "save_everywhere", half)
+        assert call(*command(text, out)) == 2
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert "out.running: No space left on device; when there is room again, the same command goes on" in told
+    assert os.listdir(tmp_path) == ["out.running"]
+    assert call(*command(text, out)) == 0
+    assert "going on with the run that stopped after step" in capfd.readouterr().err and os.listdir(tmp_path) == ["out"]
+    same_weights(out, whole)
+
+
 def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "out", "--steps", 2, *SMALL]
 
@@ -157,10 +237,17 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (file("empty.txt", b""), "expected some text, found none"),
         (file("blank.txt", b"\n \n\n"), "expected some text, found none"),
         (file("one.txt", "一行。".encode()), "expected at least two sentences"),
-        (file("garbage.bin", bytes(range(256)) * 9), "garbage.bin"),
+        (file("one_word.txt", "一".encode()), "expected at least two sentences"),
+        (file("control.txt", b"\0\0\n\1\2\n"), "expected some text, found none"),
+        (file("empty.txt.gz", gzip.compress(b"")), "expected some text, found none"),
+        (file("garbage.bin", bytes(range(256)) * 9), "garbage.bin, line 2: expected UTF-8, found byte 0x80"),
+        (file("garbage.txt.gz", bytes(range(256)) * 9), "garbage.txt.gz, line 1: cannot be read on"),
+        (file("garbage.jsonl", bytes(range(256)) * 9), "garbage.jsonl, line 2: expected UTF-8"),
+        ("-", "-: standard input is read once"),
         (tmp_path / "gone.txt", "gone.txt"),
     ):
         assert message in fault(capfd, "pretrain", source, *out), source
+        assert not [*tmp_path.glob("out*")], source  # nothing that looks like a run
     recipe = file("recipe.toml", b"")
     for content, message in (
         (b"step = 3", "expected keys among family, hidden_size"),
@@ -191,7 +278,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         assert message in fault(capfd, "pretrain", text, *out, *more), more
     (tmp_path / "taken").write_text("")
     assert "expected a folder to write to" in fault(capfd, "pretrain", text, "--out", tmp_path / "taken")
-    assert not (tmp_path / "out").exists()
+    assert not [*tmp_path.glob("out*")]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="simulated devices are JAX's")

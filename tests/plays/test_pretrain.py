@@ -60,7 +60,7 @@ def outputs(made: mp.plays.Pretrain, inputs) -> dict[str, np.ndarray]:
     return {name: ops.convert_to_numpy(value) for name, value in made(bare).items()}
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [name for name, made in OBJECTIVES.items() if not made.pairs])
 def test_shapes_and_targets(model, corpus, objective: str) -> None:
     made = play(model, objective)
     batches = Steps(made, corpus, batch_size=4, steps=3)

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 import shutil
@@ -26,6 +27,7 @@ from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
+from maskplay.cli.tensorboard import EventFile
 from maskplay.errors import UserError
 from maskplay.families import FAMILIES
 from maskplay.optimizers import adamw, lamb, muon
@@ -64,14 +66,17 @@ RECIPE: dict[str, Any] = {
     "report_every": 500,
     "save_every": 60.0,
     "workers": 1,
+    "tensorboard": "",
     "seed": 0,
 }
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1, "decay": -1}
-ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
+LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0}
+LEAST |= {"warmup": -1, "decay": -1}
+ELSEWHERE = ("save_every", "workers", "tensorboard")  # what changes nothing of the result
+PAIRS = "simbert"  # the objective that learns from pairs of texts
 
 
 def pretrain(
@@ -102,15 +107,16 @@ def pretrain(
         None, help="Of products: float32, bfloat16, float16 (weights are float32); default float32."
     ),
     objective: str | None = typer.Option(
-        None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm; or several with weights, mlm:0.5,unilm:0.5."
+        None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm, simbert; or several with weights, mlm:0.5,unilm:0.5."
     ),
     mask_rate: float | None = typer.Option(None, help="Share of the words that mlm hides; default 0.15."),
     words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba, or an .arpa or .tsv."),
-    field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text."),
+    field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text. Pairs: A,B."),
     held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
     save_every: float | None = typer.Option(None, help="Seconds between two saves of the running state; default 60."),
     workers: int | None = typer.Option(None, help="Processes that encode the text; default 1."),
+    tensorboard: str | None = typer.Option(None, help="A folder for the figures, as TensorBoard reads them."),
     seed: int | None = typer.Option(None, help="Decides everything that is random; default 0."),
     restart: bool = typer.Option(False, "--restart", help="Forget an unfinished run and begin afresh."),
 ) -> None:
@@ -129,6 +135,8 @@ def pretrain(
     files = corpus.paths(sources)
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
     base = load_base(recipe)
+    if corpus.STDIN in files and base is None and not recipe["vocab"]:
+        raise UserError("-: standard input is read once, and a vocabulary is made from the text first; give --vocab")
     settings |= {"PATH": digest(files)}
     if recipe["vocab"]:
         tokens = json.dumps(list(Tokenizer.load(recipe["vocab"]).vocab))
@@ -149,6 +157,9 @@ def pretrain(
         if not (running / STATE).exists():
             clear(running)
         raise
+    except OSError as error:  # what was saved and prepared stays whole
+        where, why = error.filename or running, error.strerror or error
+        raise UserError(f"{where}: {why}; when there is room again, the same command goes on") from None
     print(out)
 
 
@@ -164,12 +175,14 @@ def train_on(
     console: Console,
 ) -> None:
     """The run itself, from what is prepared (or is now) to the folder OUT."""
+    events = EventFile(Path(recipe["tensorboard"]), run.found) if recipe["tensorboard"] else None
     prepared_in = run.folder / prepared_name(settings)
     tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
     _backend.seed(recipe["seed"])
     is_fresh = base is None
     if base is None:
         heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
+        heads = heads or (["pooler"] if PAIRS in objectives else [])
         sizes = {name: recipe[name] for name in SHAPE}
         sizes |= {"dropout": recipe["dropout"], "attention_dropout": recipe["dropout"]}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
@@ -189,10 +202,13 @@ def train_on(
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")
     epochs = math.ceil(recipe["steps"] / every)
-    with StepProgress(console, recipe["steps"], every, train.tokens) as progress:
+    if events is not None:
+        for row in by_step(run.history, every, recipe["steps"]):
+            events.write(row.pop("step"), row)  # what was saved, but not shown yet, when the run was killed
+    with StepProgress(console, recipe["steps"], every, train.tokens, events) as progress:
         run.fit(play, train, epochs, validation_data=dev, callbacks=[progress])
 
-    history = [{"step": min(figures.pop("epoch") * every, recipe["steps"]), **figures} for figures in run.history]
+    history = by_step(run.history, every, recipe["steps"])
     report = {
         "settings": run.settings,
         "tokens": {"corpus": len(prepared.ids), "step": round(train.tokens), "filled": train.filled},
@@ -211,6 +227,14 @@ def train_on(
     run.remove()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in history[-1].items() if name.startswith("val_"))
     console.print(f"on held-out text: {figures.replace('val_', '')}")
+
+
+def by_step(history: list[dict[str, float]], every: int, steps: int) -> list[dict[str, Any]]:
+    """A history of epochs as one of steps."""
+    return [
+        {"step": min(int(row["epoch"]) * every, steps), **{name: row[name] for name in row if name != "epoch"}}
+        for row in history
+    ]
 
 
 # The recipe
@@ -314,7 +338,11 @@ def find_tokenizer(
         return Tokenizer.load(recipe["vocab"])
     kept = prepared_in / "tokenizer"
     if not kept.is_dir():
-        made = fresh.vocabulary(corpus.lines(sources, recipe["field"]), recipe["vocab_size"])
+        if PAIRS in parse_objective(recipe["objective"]):
+            texts = itertools.chain.from_iterable(corpus.pairs(sources, two_fields(recipe["field"])))
+        else:
+            texts = corpus.lines(sources, recipe["field"])
+        made = fresh.vocabulary(texts, recipe["vocab_size"])
         with new_folder(kept) as folder:
             made.save(folder)
     return Tokenizer.load(kept)
@@ -330,14 +358,22 @@ def find_tokens(
     columns = TextColumn("{task.description}"), FileSizeColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding the text, characters")
+        pairs = PAIRS in parse_objective(recipe["objective"])
         return pretext.prepare(
-            documents(files, recipe["field"]),
+            corpus.pairs(files, two_fields(recipe["field"])) if pairs else documents(files, recipe["field"]),
             kept,
             tokenizer,
             SEGMENTERS.get(recipe["words"]) or load_segmenter(recipe["words"]),
             recipe["workers"],
             lambda count: bar.advance(task, count),
+            pairs,
         )
+
+
+def two_fields(field: str) -> tuple[str, str]:
+    """Which fields of a JSON line are a pair: text and text2, as in a table, or any two."""
+    first, comma, second = field.partition(",")
+    return first.strip(), second.strip() if comma else f"{first.strip()}2"
 
 
 def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
@@ -364,6 +400,8 @@ def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
 def prepared_name(settings: dict[str, Any]) -> str:
     """The folder of what is prepared from the same text in the same way."""
     chosen = {name: settings[name] for name in ("PATH", "field", "words", "vocab", "vocab_size", "model")}
+    if PAIRS in parse_objective(settings["objective"]):
+        chosen["pairs"] = True
     identity = json.dumps({name: s["sha256"] if isinstance(s, dict) else s for name, s in chosen.items()})
     return f"prepared-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 

@@ -4,8 +4,11 @@ import time
 from typing import Any
 
 import keras
+from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskplay.cli.tensorboard import EventFile
 
 
 class EpochProgress(keras.callbacks.Callback):
@@ -60,11 +63,14 @@ class StepProgress(EpochProgress):
         steps: of the whole run.
         every: steps between two reports.
         tokens: of a step.
+        events: where the figures go, too, with the learning rate.
     """
 
-    def __init__(self, console: Console, steps: int, every: int, tokens: float) -> None:
+    def __init__(
+        self, console: Console, steps: int, every: int, tokens: float, events: EventFile | None = None
+    ) -> None:
         super().__init__(console, -(-steps // every), every)
-        self.of_run, self.every, self.tokens = steps, every, tokens
+        self.of_run, self.every, self.tokens, self.events = steps, every, tokens, events
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.steps = min(self.every, self.of_run - epoch * self.every)
@@ -83,3 +89,8 @@ class StepProgress(EpochProgress):
         figures = "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
         step, rate = min((epoch + 1) * self.every, self.of_run), self._done * self.tokens / max(self._took, 1e-9)
         self.console.print(f"step {step}/{self.of_run}  {figures}  ({rate:,.0f} tokens/s)")
+        if self.events is not None:
+            model: Any = self.model
+            learning_rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
+            others = {"learning_rate": learning_rate, "tokens_per_second": rate}
+            self.events.write(step, {**(logs or {}), **others})

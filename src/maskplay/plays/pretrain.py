@@ -1,10 +1,11 @@
 """Pretraining: a network learns from raw text, by what a part of a text says about the rest.
 
 One set of weights, many objectives: masked words, next token, drawn order, second half after the first, order of two
-halves. They differ in inputs, labels and the mask of the call. Rows are packed without padding; the mask `documents()`
-keeps what shares a row apart; only targets are scored, which for masked words saves most of the head's work.
+halves, pairs that mean the same. They differ in inputs, labels and the mask of the call. Rows are packed without
+padding; the mask `documents()` keeps what shares a row apart; only targets are scored, which for masked words saves
+most of the head's work.
 
-Sources: those of `maskplay.pretext.objectives`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
+Sources: those of `maskplay.pretext`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from maskplay import masks
 from maskplay.errors import UserError
@@ -20,11 +22,13 @@ from maskplay.losses import TokenAccuracy, TokenCrossEntropy
 from maskplay.pretext import (
     Framing,
     Packed,
+    Pairs,
     Prepared,
     Rows,
     lay_out,
     masked,
     next_tokens,
+    partners,
     permuted,
     places_for,
     split,
@@ -35,6 +39,7 @@ from maskplay.pretext import (
 
 __all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
 
+SIMILAR, SCALE = "similar", 30.0  # cosines of a batch's texts, and what they are multiplied with
 TOKENS = "tokens"  # scores of tokens, from whichever head the network has for them
 DEV_ROWS = 512  # of an objective, for the figures on held-out text
 
@@ -46,12 +51,14 @@ class Objective:
     Attributes:
         mask: who sees whom, within a piece.
         specials: special tokens of a piece; with 3 a piece has two parts, and a row one piece.
+        pairs: the two parts are not halves but texts that mean the same, in one row this way and in the next the other.
         scores: what is scored, by the name of its loss: `TOKENS` or a head of the network.
     """
 
     mask: masks.Mask
     specials: int
     scores: Mapping[str, str]
+    pairs: bool = False
 
 
 ALL, PAST = masks.documents(), masks.documents() & masks.causal()
@@ -62,6 +69,7 @@ OBJECTIVES = {
     "lm": Objective(PAST, 2, {"lm": TOKENS}),
     "permuted": Objective(masks.documents() & masks.permuted(), 2, {"permuted": TOKENS}),
     "unilm": Objective(masks.documents() & masks.prefix(), 3, {"unilm": TOKENS}),
+    "simbert": Objective(masks.documents() & masks.prefix(), 3, {"simbert": TOKENS, SIMILAR: SIMILAR}, pairs=True),
 }
 
 
@@ -77,6 +85,15 @@ class _Hits(TokenAccuracy):
 
     def right_of(self, labels: Any, y_pred: Any) -> Any:
         return y_pred[..., 1]
+
+
+def similarities(vectors: Any) -> Any:
+    """How alike each text of a batch is to each other: `(batch, hidden)` to `(batch, batch)`, 30 times the cosine."""
+    vectors = ops.cast(vectors, "float32")
+    # A square of 1e-12 more: a vector of zeros, too, has a gradient.
+    vectors = vectors * ops.rsqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-12)
+    row = ops.arange(ops.shape(vectors)[0])
+    return ops.where(row[:, None] == row, -1e9, SCALE * ops.matmul(vectors, ops.transpose(vectors)))
 
 
 class Pretrain(keras.Model):
@@ -148,8 +165,11 @@ class Pretrain(keras.Model):
             raise UserError("the network has no head that scores tokens ('mlm' or 'lm')")
         if {"sop", "nsp"} & set(targets) and "nsp" not in heads:
             raise UserError(f"the objective {', '.join(self.objectives)} needs the heads 'pooler' and 'nsp'")
-        if "unilm" in targets and config.num_segments == 1:
-            raise UserError(f"the objective unilm needs segments 0 and 1, this {self.family} has one")
+        if SIMILAR in targets and "pooler" not in heads:
+            raise UserError("the objective simbert needs the head 'pooler'")
+        for name in {"unilm", "simbert"} & set(targets):
+            if config.num_segments == 1:
+                raise UserError(f"the objective {name} needs segments 0 and 1, this {self.family} has one")
         longest = config.longest or 2**20
         self.length = min(longest, 512) if length is None else length
         if not isinstance(self.length, int) or not 8 <= self.length <= longest:
@@ -168,6 +188,8 @@ class Pretrain(keras.Model):
             given = {key: value for key, value in inputs[name].items() if key != "labels" or not self.logits}
             found = self.network(**given, mask=objective.mask, training=training)
             tokens = found["mlm" if "mlm" in found else "lm"]
+            if SIMILAR in objective.scores:
+                found[SIMILAR] = similarities(found["pooled"])
             for target, head in objective.scores.items():
                 outputs[target] = tokens if head == TOKENS else found[head]
         return outputs
@@ -205,6 +227,8 @@ class Pretrain(keras.Model):
             held_out: which share of the corpus.
             **kwargs: everything else of `Steps`: seed, every, shard.
         """
+        if any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
+            held_out = max(held_out, batch_size / (len(corpus.documents) - 1))
         train, dev = separate(corpus, held_out, kwargs.get("seed", 0))
         alike = {name: value for name, value in kwargs.items() if name != "every"}
         return (
@@ -273,14 +297,26 @@ class Steps(keras.utils.PyDataset):
                 f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
                 f"{len(play.tokenizer)}: prepare it anew"
             )
-        kinds = {OBJECTIVES[name].specials for name in play.objectives}
-        packed = {n: Packed(corpus, spans, room=play.length, specials=n, shared=n == 2) for n in sorted(kinds)}
+        self._kinds = {name: (OBJECTIVES[name].specials, OBJECTIVES[name].pairs) for name in play.objectives}
+        packed = {
+            (n, pairs): Pairs(corpus, spans, room=play.length)
+            if pairs
+            else Packed(corpus, spans, room=play.length, specials=n, shared=n == 2)
+            for n, pairs in sorted(set(self._kinds.values()))
+        }
+        for (_, pairs), rows in packed.items():
+            if pairs and (batch_size % 2 or batch_size < 4 or len(rows) * 2 < batch_size):
+                raise UserError(
+                    "simbert: expected batches of an even number of rows, at least 4, and different pairs for each of "
+                    f"them, also of those that are held out; found batch_size {batch_size} and {len(rows)} pairs"
+                )
         if fixed:
-            steps = every = max(1, min(steps, *(len(rows) // batch_size for rows in packed.values())))
+            full = (len(rows) * (2 if pairs else 1) // batch_size for (_, pairs), rows in packed.items())
+            steps = every = max(1, min(steps, *full))
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         self.fixed = fixed
-        self._rows = {n: Rows(rows, seed) for n, rows in packed.items()}
-        self.filled = float(np.mean([packed[OBJECTIVES[name].specials].filled for name in play.objectives]))
+        self._rows = {kind: Rows(rows, seed) for kind, rows in packed.items()}
+        self.filled = float(np.mean([packed[kind].filled for kind in self._kinds.values()]))
         self.tokens = self.filled * batch_size * play.length * len(play.objectives)
         self.epoch = self.start = self._served = 0
 
@@ -308,12 +344,19 @@ class Steps(keras.utils.PyDataset):
     def _batch(self, name: str, number: int, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """One objective's inputs and labels, this process's part of them."""
         play, objective = self.play, OBJECTIVES[name]
-        rows = self._rows[objective.specials]
+        rows = self._rows[self._kinds[name]]
         draw = np.random.default_rng([self.seed, number, step])
-        found = [rows.pieces(row) for row in rows.numbers(step * self.batch_size, self.batch_size)]
-        halves = objective.specials == 3
-        parts = [[[*split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
         labels: dict[str, Any] = {}
+        if objective.pairs:
+            half = self.batch_size // 2
+            time, at = divmod(step, len(rows.packed) // half)  # no pair twice in a batch
+            both = [rows.pieces(row) for row in rows.numbers(time * len(rows.packed) + at * half, half)]
+            parts = [[order] for pair in both for order in (pair, pair[::-1])]
+            labels[SIMILAR] = partners(self.batch_size, self.world)[:, None]
+        else:
+            found = [rows.pieces(row) for row in rows.numbers(step * self.batch_size, self.batch_size)]
+            halves = objective.specials == 3
+            parts = [[[*split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
         if "sop" in objective.scores or "nsp" in objective.scores:
             wrong = draw.random(len(parts)) < 0.5
             if "sop" in objective.scores:
@@ -329,7 +372,7 @@ class Steps(keras.utils.PyDataset):
             labels["sop" if "sop" in objective.scores else "nsp"] = wrong.astype("int32")[:, None]
         laid = lay_out(parts, play.length, play.framing)
         inputs = {"tokens": laid.tokens, "positions": laid.positions, "documents": laid.documents}
-        if (play.network.config.num_segments or 0) > 1 or name == "unilm":
+        if (play.network.config.num_segments or 0) > 1 or name in ("unilm", "simbert"):
             inputs["segments"] = laid.segments
         if "mlm" in objective.scores:
             places = places_for(play.length, play.mask_rate)
@@ -340,7 +383,7 @@ class Steps(keras.utils.PyDataset):
             inputs["order"], labels[name] = permuted(laid, draw)
         else:
             labels[name] = next_tokens(laid)
-            if name == "unilm":
+            if name in ("unilm", "simbert"):
                 target = np.roll(laid.segments, -1, axis=1) == 1
                 labels[name] = np.where(target, labels[name], -100).astype("int32")
         inputs["labels"] = next(labels[t] for t, head in objective.scores.items() if head == TOKENS)

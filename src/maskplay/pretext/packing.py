@@ -139,7 +139,7 @@ def pack(sizes: Any, room: int) -> np.ndarray:
 def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Spans of sentences to train on, and spans to test on: a random share of stretches of neighbouring sentences.
 
-    A stretch has up to 32 of them, in a small corpus fewer, so that there are about sixteen.
+    A stretch has up to 32 of them, in a small corpus fewer, so that there are about sixteen; of pairs it is one pair.
 
     Args:
         corpus: a prepared one.
@@ -162,10 +162,12 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
         >>> int((train[:, 1] - train[:, 0]).sum()), int((dev[:, 1] - dev[:, 0]).sum())
         (56, 8)
     """
-    size = max(1, min(CHUNK, (len(corpus.sentences) - 1) // 16))
+    size, bounds = max(1, min(CHUNK, (len(corpus.sentences) - 1) // 16)), corpus.documents
+    if corpus.pairs:
+        size, bounds = len(corpus.sentences), bounds[::2]
     chunks = [
         (at, min(at + size, end))
-        for first, end in zip(corpus.documents[:-1].tolist(), corpus.documents[1:].tolist())
+        for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist())
         for at in range(first, end, size)
     ]
     if len(chunks) < 2:

@@ -63,6 +63,7 @@ class Prepared:
         sentences: where each sentence begins in `ids`, and the end, int64 `(sentences + 1,)`.
         documents: which sentence each document begins with, and the end, int64 `(documents + 1,)`.
         words: whether a token begins a word, bool `(tokens,)`.
+        pairs: whether documents 2i and 2i + 1 are a pair.
 
     Raises:
         UserError: no such folder, or something else than a prepared corpus is in it.
@@ -80,6 +81,7 @@ class Prepared:
     sentences: np.ndarray
     documents: np.ndarray
     words: np.ndarray
+    pairs = False
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -87,6 +89,7 @@ class Prepared:
         if description.get("format") != "tokens":
             raise UserError(f"{self.folder}: expected a corpus prepared by maskplay, found {description.get('format')}")
         self.vocab_size: int = description["vocab_size"]
+        self.pairs = description.get("pairs") is True
         for name in ARRAYS:
             try:
                 setattr(self, name, np.load(self.folder / f"{name}.npy", mmap_mode="r"))
@@ -96,6 +99,7 @@ class Prepared:
             len(self.ids) == len(self.words) == self.sentences[-1]
             and len(self.sentences) - 1 == self.documents[-1]
             and description["tokens"] == len(self.ids)
+            and not (self.pairs and len(self.documents) % 2 == 0)
         )
         if not sound:
             raise UserError(f"{self.folder}: its arrays do not belong together; prepare the corpus anew")
@@ -108,6 +112,7 @@ def prepare(
     words: Callable[[str], Sequence[str]] = default_words,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
+    pairs: bool = False,
 ) -> Prepared:
     """Encode a corpus and write it into a folder, whole or not at all.
 
@@ -120,9 +125,10 @@ def prepare(
             it must be importable.
         workers: processes; 1 = this one.
         progress: called with the number of characters that have been encoded since the last call.
+        pairs: each document is two texts that mean the same, for the objective simbert.
 
     Raises:
-        UserError: no text, or more than 2³² different tokens.
+        UserError: no text, more than 2³² different tokens, or a pair with a text of no tokens.
 
     Example:
         >>> import tempfile
@@ -134,6 +140,8 @@ def prepare(
         ([0, 3, 6, 10], [0, 3])
     """
     kind = np.dtype("uint16" if len(tokenizer) <= 2**16 else "uint32")
+    if pairs:
+        documents = _each_alone(documents)
     ends, firsts, count, begins = [np.zeros(1, "int64")], [], 0, True
     with new_folder(folder) as made:
         with _Growing(made / "ids.npy", kind) as ids, _Growing(made / "words.npy", np.dtype(bool)) as starts:
@@ -141,7 +149,9 @@ def prepare(
                 ids.write(found)
                 starts.write(marks)
                 ends.append(ends[-1][-1] + np.cumsum(lengths, dtype="int64"))
-                for (_, first), size in zip(block, counts):
+                for (line, first), size in zip(block, counts):
+                    if pairs and not size:
+                        raise UserError(f"a pair: expected two texts, found one without any token: {line!r:.80}")
                     begins |= first
                     if size and begins:
                         firsts.append(count)
@@ -154,8 +164,17 @@ def prepare(
         np.save(made / "sentences.npy", np.concatenate(ends))
         np.save(made / "documents.npy", np.array([*firsts, count], "int64"))
         description = {"format": "tokens", "version": VERSION, "tokens": ids.size, "vocab_size": len(tokenizer)}
+        if pairs:
+            description["pairs"] = True
         (made / MARKER).write_text(json.dumps(description) + "\n", encoding="utf-8")
     return Prepared(folder)
+
+
+def _each_alone(pairs: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise UserError(f"a pair: expected two texts, found {pair!r:.80}")
+        yield from ([text] for text in pair)
 
 
 Block = list[tuple[str, bool]]  # lines, and whether each is the first of a document
