@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
-from maskplay import _backend, corpus, fresh, pretext
+from maskplay import _backend, corpus, fresh, hosts, pretext
 from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
@@ -57,12 +57,14 @@ RECIPE: dict[str, Any] = {
     "report_every": 500,
     "save_every": 60.0,
     "workers": 1,
+    "model_parallel": 1,
     "seed": 0,
 }
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0, "warmup": -1}
-ELSEWHERE = ("save_every", "workers")  # what changes nothing of the result
+LEAST["model_parallel"] = 1
+ELSEWHERE = ("save_every", "workers", "model_parallel")  # what changes nothing of the result
 
 
 def pretrain(
@@ -94,7 +96,13 @@ def pretrain(
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
     save_every: float | None = typer.Option(None, help="Seconds between two saves of the running state; default 60."),
     workers: int | None = typer.Option(None, help="Processes that encode the text; default 1."),
+    model_parallel: int | None = typer.Option(None, help="Devices that share the network's kernels; default 1."),
     seed: int | None = typer.Option(None, help="Decides everything that is random; default 0."),
+    coordinator: str | None = typer.Option(
+        None, help="Of several processes: HOST:PORT where that of rank 0 listens, or auto (Slurm, TPU, …)."
+    ),
+    processes: int | None = typer.Option(None, help="How many processes there are, on one host or several."),
+    rank: int | None = typer.Option(None, help="Which of them this one is, from 0."),
     restart: bool = typer.Option(False, "--restart", help="Forget an unfinished run and begin afresh."),
 ) -> None:
     """Pretrain a network on raw text.
@@ -105,11 +113,19 @@ def pretrain(
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     check_replaceable(out)
     recipe = settle(config, flags)
+    with hosts.together(coordinator, processes, rank):
+        console.quiet = hosts.place()[0] > 0
+        run_recipe(sources, out, recipe, restart, console)
+
+
+def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restart: bool, console: Console) -> None:
+    """What one process does, alone or together with others."""
     running = out.with_name(f"{out.name}.running")
     objectives = parse_objective(recipe["objective"])
     settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
 
     files = corpus.paths(sources)
+    devices = hosts.share_devices(recipe["model_parallel"])  # before there are weights
     base = load_base(recipe)
     settings |= {"PATH": digest(files)}
     if recipe["vocab"]:
@@ -117,9 +133,9 @@ def pretrain(
         settings["vocab"] = {"file": recipe["vocab"], "sha256": hashlib.sha256(tokens.encode()).hexdigest()}
     if base is not None:
         settings["model"] = model_setting(recipe["model"], base)
-    devices = _backend.share_batches()
     if recipe["batch_size"] % devices:
-        raise UserError(f"batch_size: expected a multiple of {devices}, the devices here, found {recipe['batch_size']}")
+        which = "the devices here" if hosts.place()[1] == 1 else "the devices of all processes"
+        raise UserError(f"batch_size: expected a multiple of {devices}, {which}, found {recipe['batch_size']}")
     run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
     if not run.found:
         clear(running, but=None if restart else prepared_name(settings))
@@ -129,7 +145,8 @@ def pretrain(
         if not (running / STATE).exists():
             clear(running)
         raise
-    print(out)
+    if hosts.place()[0] == 0:
+        print(out)
 
 
 def train_on(
@@ -145,18 +162,19 @@ def train_on(
 ) -> None:
     """The run itself, from what is prepared (or is now) to the folder OUT."""
     prepared_in = run.folder / prepared_name(settings)
-    tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
+    with hosts.in_turn(prepared_in):
+        tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
     _backend.seed(recipe["seed"])
     if base is None:
         heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
         sizes = {name: recipe[name] for name in SHAPE}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
     play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
-    prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
+    with hosts.in_turn(prepared_in):
+        prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
     every = min(recipe["report_every"], recipe["steps"])
-    train, dev = play.steps(
-        prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], seed=recipe["seed"], every=every
-    )
+    numbers = {"seed": recipe["seed"], "every": every, "shard": hosts.place()}
+    train, dev = play.steps(prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], **numbers)
     rising = None if recipe["warmup"] < 0 else recipe["warmup"]
     play.compile(adamw(recipe["learning_rate"], recipe["steps"], rising))
     console.print(f"{base!r}; devices {sharing_devices()}")
@@ -174,18 +192,25 @@ def train_on(
         "history": history,
         "versions": versions(),
     }
-    with new_folder(out) as folder:
-        base.write(folder)
-        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(history[-1]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
+    if hosts.place()[0] == 0:
+        write(out, base, report)
+    hosts.wait()  # none forgets the run before OUT is there
     clear(run.folder)
     run.remove()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in history[-1].items() if name.startswith("val_"))
     console.print(f"on held-out text: {figures.replace('val_', '')}")
+
+
+def write(out: Path, base: Pretrained, report: dict[str, Any]) -> None:
+    """The folder OUT: what others open, and the figures."""
+    with new_folder(out) as folder:
+        base.write(folder)
+        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(report["history"][-1]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(report["history"])
+        (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
 
 
 # The recipe
