@@ -32,7 +32,7 @@ __all__ = ["in_turn", "join", "layout", "place", "share_devices", "told", "toget
 AUTO = "auto"  # in place of an address: JAX asks Slurm, Open MPI, Kubernetes or the TPU
 CHUNK = 2**24  # bytes that are told at a time
 HEARTBEAT = 30  # seconds after which a silent process counts as lost
-LOST = "another process ended or was lost; the same command, given to all again, goes on from the last save"
+LOST = "another process ended or was lost (see what it said); the same command, given to all, goes on from the last save"
 BROKEN = re.compile("reset by peer|closed by peer|[Bb]roken pipe|remote process exited")  # what Gloo and NCCL say
 STATUS = re.compile("[A-Z_]+: ")  # how errors of the runtime begin
 
@@ -95,7 +95,9 @@ def join(
         # Not `keras.distribution.initialize`, which knows no heartbeat and seeds Keras with a number of its own.
         jax.distributed.initialize(**options)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"coordinator {address}: {str(error).splitlines()[0]:.300}") from None
+        told = f"{str(error).splitlines()[0]:.200}"
+        hint = "; found no Slurm, Open MPI, Kubernetes or TPU: say HOST:PORT" if address == AUTO else ""
+        raise UserError(f"coordinator {address}: {told}{hint}") from None
     _place = jax.process_index(), jax.process_count()
 
 
@@ -330,7 +332,7 @@ def together(
 ) -> Iterator[None]:
     """`join`, for a program: whatever ends one process ends all, each with one line and no later than a heartbeat.
 
-    None leaves before all are done. What C++ libraries print is not shown, unless TF_CPP_MIN_LOG_LEVEL is 0 or 1.
+    None leaves before all are done. What C++ libraries print is not shown, unless TF_CPP_MIN_LOG_LEVEL is 0.
 
     Args:
         coordinator, processes, rank, patience, heartbeat: as for `join`.
@@ -348,10 +350,10 @@ def together(
         yield
         return
     _backend.jax_for("several processes")
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
         _hush()
-    count = "the processes" if found[1] is None else f"{found[1]} processes, each with a rank of its own,"
-    line = [f"coordinator {found[0]}: expected {count} to meet there in time; this one's rank is {found[2]}"]
+    them = "all processes" if found[1] is None else f"{found[1]} processes, each with a rank of its own,"
+    line = [f"coordinator {found[0]}: expected {them} to come in time and stay; this is rank {found[2]}"]
     _say_when_aborted(line)
     try:
         join(coordinator, processes, rank, patience, heartbeat)

@@ -177,7 +177,7 @@ def train_on(
     train, dev = play.steps(prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], **numbers)
     rising = None if recipe["warmup"] < 0 else recipe["warmup"]
     play.compile(adamw(recipe["learning_rate"], recipe["steps"], rising))
-    console.print(f"{base!r}; devices {sharing_devices()}")
+    console.print(f"{base!r}; devices {sharing_devices() * recipe['model_parallel']}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")
