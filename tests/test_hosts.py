@@ -99,7 +99,7 @@ def test_a_fault_of_one_ends_all_with_a_line_each(tmp_path: Path) -> None:
 
 
 @jax_only
-@pytest.mark.parametrize(("victim", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)])
+@pytest.mark.parametrize(("victim", "how"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_one_is_lost(tmp_path: Path, victim: int, how: signal.Signals) -> None:
     both = processes([0, 1], 2, tmp_path, "talk")
     try:
@@ -172,33 +172,21 @@ def test_nobody_there_or_somebody_else() -> None:
 
 
 MESH = """
-import keras, numpy as np
+import keras
 import maskplay as mp
-from maskplay import _backend, hosts
+from maskplay import hosts
 
-def run():
-    _backend.seed(0)
-    config = mp.families.family("roformer").config.but(
-        vocab_size=30, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=16)
-    network = mp.LanguageModel(config, ["mlm"])
-    network.build()
-    tokens = np.random.default_rng(0).integers(5, 30, (8, 16)).astype("int32")
-    x = keras.Input((16,), dtype="int32")
-    model = keras.Model(x, network(x)["mlm"])
-    model.compile(keras.optimizers.AdamW(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    losses = model.fit(tokens, tokens, batch_size=4, epochs=3, shuffle=False, verbose=0).history["loss"]
-    return model, [*losses, *(keras.ops.convert_to_numpy(w) for w in model.weights)]
-
-_, one = run()
 assert hosts.share_devices(2) == 2
-model, two = run()
-for a, b in zip(one, two, strict=True):
-    np.testing.assert_allclose(b, a, atol=1e-5)
-for weight in model.weights:
-    print(*weight.path.split("/")[-3:], *weight.value.sharding.spec, weight.value.addressable_shards[0].data.shape)
-slots = [v for v in model.optimizer.variables if v.path.endswith("inner_kernel_momentum")]
-print("slots", *slots[0].value.sharding.spec)
-hosts.keras.distribution.set_distribution(None)
+config = mp.families.family("roformer").config.but(
+    vocab_size=30, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
+network = mp.LanguageModel(config, ["mlm"])
+network.build()
+optimizer = keras.optimizers.AdamW()
+optimizer.build(network.trainable_variables)
+for weight in [*network.weights, *optimizer.variables]:
+    shard = weight.value.addressable_shards[0].data.shape
+    print(*weight.path.split("/")[-3:], *weight.value.sharding.spec, shard)
+keras.distribution.set_distribution(None)
 assert hosts.share_devices(4) == 1 and hosts.share_devices() == 4
 try:
     hosts.share_devices(3)
@@ -208,7 +196,8 @@ except mp.UserError as error:
 
 
 @jax_only
-def test_a_mesh_of_two_by_two_does_as_one_device() -> None:
+def test_kernels_are_split_on_a_mesh_of_two_by_two() -> None:
+    # That the numbers stay is tested with the command, in `test_pretrain_hosts`.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run([sys.executable, "-c", MESH], env=environment, capture_output=True, text=True, timeout=300)
@@ -224,7 +213,7 @@ def test_a_mesh_of_two_by_two_does_as_one_device() -> None:
         "feed inner kernel None model (16, 16)",
         "feed outer kernel model None (16, 16)",
         "mlm bias model (15,)",
-        "slots None model",
+        "feed_outer_kernel_momentum model None (16, 16)",  # slots lie as their weights do
         "model_parallel: expected a divisor of 4, the devices of one process, found 3",
     ):
         assert any(line.endswith(wanted) for line in lines), (wanted, lines)

@@ -32,7 +32,7 @@ __all__ = ["in_turn", "join", "layout", "place", "share_devices", "told", "toget
 AUTO = "auto"  # in place of an address: JAX asks Slurm, Open MPI, Kubernetes or the TPU
 CHUNK = 2**24  # bytes that are told at a time
 HEARTBEAT = 30  # seconds after which a silent process counts as lost
-LOST = "another process ended or was lost (see what it said); the same command, given to all, goes on from the last save"
+LOST = "another process ended or was lost (see what it said); the same command for all goes on from the last save"
 BROKEN = re.compile("reset by peer|closed by peer|[Bb]roken pipe|remote process exited")  # what Gloo and NCCL say
 STATUS = re.compile("[A-Z_]+: ")  # how errors of the runtime begin
 
