@@ -23,7 +23,7 @@ from maskplay import hosts
 from maskplay.errors import UserError
 port, count, rank, folder, act = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5]
 try:
-    with hosts.together(f"127.0.0.1:{port}", count, rank, patience=1 if act == "meet" else 60, heartbeat=4):
+    with hosts.together(f"127.0.0.1:{port}", count, rank, patience=3 if act == "meet" else 60, heartbeat=4):
         assert hosts.place() == (rank, count)
         if act == "speak":
             print(hosts.told(f"rank {rank}".encode()).decode(), hosts.told(bytes([rank]) * 1000).count(0))
@@ -117,9 +117,10 @@ def test_one_is_lost(tmp_path: Path, victim: int, how: signal.Signals) -> None:
 
 @jax_only
 def test_a_rank_that_is_taken_twice(tmp_path: Path) -> None:
-    for code, _, told in map(ends, processes([0, 1, 1], 3, tmp_path, "meet")):
-        assert code == 2 and len(told) == 1, told
-        assert "expected 3 processes, each with a rank of its own, to come in time and stay; this is rank" in told[0]
+    found = [ends(process) for process in processes([0, 1, 1], 3, tmp_path, "meet")]
+    assert [(code, len(told)) for code, _, told in found] == [(2, 1)] * 3, found
+    wanted = "expected 3 processes, each with a rank of its own, to come in time and stay; this is rank 0"
+    assert wanted in found[0][2][0]  # on a busy machine the others may come when it has left
 
 
 def test_what_does_not_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
