@@ -257,7 +257,7 @@ def _opened(path: Path) -> Arrays | None:
     except UserError as error:
         raise UserError(f"{error}; begin afresh ({AFRESH})") from None
     finally:
-        if found not in (None, path):
+        if found is not None and found != path:
             found.unlink()  # a copy; what is open stays readable
 
 

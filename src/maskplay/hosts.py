@@ -361,13 +361,15 @@ def together(
         yield
         wait()
     except BaseException as error:
-        lost = isinstance(error, Exception) and BROKEN.search(str(error))
+        # What comes out of the runtime, as opposed to a pipe that nobody reads.
+        of_runtime = isinstance(error, RuntimeError | ValueError) and not isinstance(error, UserError)
+        lost = of_runtime and BROKEN.search(str(error))
         code = 2 if lost or isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         # At once: JAX would first wait for the others, and they for us.
         atexit.register(_leave, code)
-        if lost and not isinstance(error, UserError):
+        if lost:
             raise UserError(LOST) from None
-        if isinstance(error, RuntimeError | ValueError) and STATUS.match(str(error)):
+        if of_runtime and STATUS.match(str(error)):
             time.sleep(2 * heartbeat)  # if somebody is lost, the coordinator finds out by then, and we are aborted
         raise
 
