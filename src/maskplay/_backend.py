@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from maskplay.errors import UserError
+
 BACKENDS = ("jax", "torch", "tensorflow")
 
 
@@ -53,17 +55,23 @@ def seed(number: int) -> None:
         import_module("torch").manual_seed(number)
 
 
-def share_batches() -> int:
-    """Have all devices of this machine share every batch, where the backend is JAX; how many there are."""
+def is_jax() -> bool:
     import keras
 
-    if keras.config.backend() != "jax":
-        return 1
-    devices = keras.distribution.list_devices()
-    if len(devices) > 1:
-        # Without `auto_shard_dataset` Keras takes batches of any kind as they are, not of TensorFlow alone.
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False))
-    return len(devices)
+    return keras.config.backend() == "jax"
+
+
+def jax_for(what: str) -> Any:
+    """The module jax, for what Keras can do under JAX alone.
+
+    Raises:
+        UserError: another backend runs.
+    """
+    import keras
+
+    if not is_jax():
+        raise UserError(f"{what}: needs the backend JAX, found {keras.config.backend()}; set KERAS_BACKEND=jax")
+    return import_module("jax")
 
 
 def known(x: Any) -> np.ndarray | None:

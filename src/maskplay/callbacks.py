@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from maskplay import _backend
+from maskplay import _backend, hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.errors import UserError
 
@@ -31,6 +31,7 @@ class Resume(keras.callbacks.Callback):
 
     The state is the model's weights, the optimizer's slots, the states of all random generators, the sums behind the
     epoch's metrics, and the place in the data. It is written after every epoch and, within one, every few seconds.
+    Of several processes (`maskplay.hosts`) that of rank 0 writes, and its state is what all go on with.
 
     Args:
         folder: where the state lives until the run is finished; made when first needed.
@@ -77,11 +78,14 @@ class Resume(keras.callbacks.Callback):
         self._pending: Mapping[str, np.ndarray] | None = None
         self._first = 0  # the batch with which the running epoch began in this process
         self._saved, self._took = time.monotonic(), 0.0
+        self._writes = hosts.place()[0] == 0
         if restart:
             self.remove()
-        self.found = (self.folder / STATE).is_file()
-        if self.found:
-            self._read()
+        self._agree()
+        self._pending = _opened(self.folder / STATE)
+        self.found = self._pending is not None
+        if self._pending is not None:
+            self._read(self._pending)
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -130,7 +134,7 @@ class Resume(keras.callbacks.Callback):
                 callbacks=[self, *callbacks],
             )
         if self.history and self.monitor is not None:
-            assign(model.weights, _opened(self.folder / BEST), "weight", self.folder / BEST)
+            assign(model.weights, _opened(self.folder / BEST) or {}, "weight", self.folder / BEST)
         elif self._pending is not None:
             # Killed after the last epoch: nothing is left to train, but what was trained is in the file alone.
             batches.epoch, batches.start = self.epoch, self.batch
@@ -173,7 +177,7 @@ class Resume(keras.callbacks.Callback):
         if self.monitor is not None and self.monitor not in figures:
             raise ValueError(f"expected the figure {self.monitor!r} after an epoch, found {', '.join(figures)}")
         self.history.append({"epoch": epoch + 1, **figures})
-        if self.monitor is not None and self.best is self.history[-1]:
+        if self.monitor is not None and self.best is self.history[-1] and self._writes:
             write_arrays(self.folder / BEST, numbered(self._synced().weights, "weight"))
         self.epoch, self.batch = epoch + 1, 0
         self._write()
@@ -203,6 +207,8 @@ class Resume(keras.callbacks.Callback):
         }
 
     def _write(self) -> None:
+        if not self._writes:
+            return
         start = time.monotonic()
         tensors = {}
         for group, variables in self._groups().items():
@@ -212,11 +218,19 @@ class Resume(keras.callbacks.Callback):
         self._saved = time.monotonic()
         self._took = self._saved - start
 
-    def _read(self) -> None:
+    def _agree(self) -> None:
+        """All processes are to make the same run."""
+        for name, theirs in json.loads(hosts.told(json.dumps(self.settings).encode())).items():
+            if _identity(self.settings.get(name)) != _identity(theirs):
+                raise UserError(
+                    f"{name}: the process of rank 0 has {_shown(theirs)}, that of rank {hosts.place()[0]} "
+                    f"{_shown(self.settings.get(name))}; give all the same"
+                )
+
+    def _read(self, state: Arrays) -> None:
         path = self.folder / STATE
-        self._pending = _opened(path)
         try:
-            place = json.loads(self._pending.metadata["run"])
+            place = json.loads(state.metadata["run"])
             settings = dict(place["settings"])
             self.epoch, self.batch, self.history = int(place["epoch"]), int(place["batch"]), list(place["history"])
         except (KeyError, TypeError, ValueError):
@@ -246,11 +260,16 @@ def assign(variables: Sequence[Any], values: Mapping[str, np.ndarray], group: st
         variable.assign(array)
 
 
-def _opened(path: Path) -> Arrays:
+def _opened(path: Path) -> Arrays | None:
+    """Rank 0's file of this name, if it has one."""
+    found = hosts.fetched(path)
     try:
-        return Arrays(path)
+        return None if found is None else Arrays(found)
     except UserError as error:
         raise UserError(f"{error}; begin afresh ({AFRESH})") from None
+    finally:
+        if found is not None and found != path:
+            found.unlink()  # a copy; what is open stays readable
 
 
 def _identity(setting: Any) -> Any:

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
-from maskplay import _backend, corpus, fresh, pretext, starts
+from maskplay import _backend, corpus, fresh, hosts, pretext, starts
 from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
@@ -67,15 +67,16 @@ RECIPE: dict[str, Any] = {
     "save_every": 60.0,
     "workers": 1,
     "tensorboard": "",
+    "model_parallel": 1,
     "seed": 0,
 }
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "seed": 0}
+LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "model_parallel": 1, "seed": 0}
 LEAST |= {"warmup": -1, "decay": -1}
-ELSEWHERE = ("save_every", "workers", "tensorboard")  # what changes nothing of the result
+ELSEWHERE = ("save_every", "workers", "tensorboard", "model_parallel")  # what changes nothing of the result
 PAIRS = "simbert"  # the objective that learns from pairs of texts
 
 
@@ -117,7 +118,13 @@ def pretrain(
     save_every: float | None = typer.Option(None, help="Seconds between two saves of the running state; default 60."),
     workers: int | None = typer.Option(None, help="Processes that encode the text; default 1."),
     tensorboard: str | None = typer.Option(None, help="A folder for the figures, as TensorBoard reads them."),
+    model_parallel: int | None = typer.Option(None, help="Devices that share the network's kernels; default 1."),
     seed: int | None = typer.Option(None, help="Decides everything that is random; default 0."),
+    coordinator: str | None = typer.Option(
+        None, help="Of several processes: HOST:PORT where that of rank 0 listens, or auto (Slurm, TPU, …)."
+    ),
+    processes: int | None = typer.Option(None, help="How many processes there are, on one host or several."),
+    rank: int | None = typer.Option(None, help="Which of them this one is, from 0."),
     restart: bool = typer.Option(False, "--restart", help="Forget an unfinished run and begin afresh."),
 ) -> None:
     """Pretrain a network on raw text.
@@ -128,12 +135,20 @@ def pretrain(
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     check_replaceable(out)
     recipe = settle(config, flags)
+    with hosts.together(coordinator, processes, rank):
+        console.quiet = hosts.place()[0] > 0
+        run_recipe(sources, out, recipe, restart, console)
+
+
+def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restart: bool, console: Console) -> None:
+    """What one process does, alone or together with others."""
     running = out.with_name(f"{out.name}.running")
     objectives = parse_objective(recipe["objective"])
     settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
 
     files = corpus.paths(sources)
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
+    devices = hosts.share_devices(recipe["model_parallel"])  # before there are weights
     base = load_base(recipe)
     if corpus.STDIN in files and base is None and not recipe["vocab"]:
         raise UserError("-: standard input is read once, and a vocabulary is made from the text first; give --vocab")
@@ -145,9 +160,9 @@ def pretrain(
         settings["words"] = file_setting(Path(recipe["words"]))
     if base is not None:
         settings["model"] = model_setting(recipe["model"], base)
-    devices = _backend.share_batches()
     if recipe["batch_size"] % devices:
-        raise UserError(f"batch_size: expected a multiple of {devices}, the devices here, found {recipe['batch_size']}")
+        which = "the devices here" if hosts.place()[1] == 1 else "the devices of all processes"
+        raise UserError(f"batch_size: expected a multiple of {devices}, {which}, found {recipe['batch_size']}")
     run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
     if not run.found:
         clear(running, but=None if restart else prepared_name(settings))
@@ -160,7 +175,8 @@ def pretrain(
     except OSError as error:  # what was saved and prepared stays whole
         where, why = error.filename or running, error.strerror or error
         raise UserError(f"{where}: {why}; when there is room again, the same command goes on") from None
-    print(out)
+    if hosts.place()[0] == 0:
+        print(out)
 
 
 def train_on(
@@ -175,9 +191,11 @@ def train_on(
     console: Console,
 ) -> None:
     """The run itself, from what is prepared (or is now) to the folder OUT."""
-    events = EventFile(Path(recipe["tensorboard"]), run.found) if recipe["tensorboard"] else None
+    shown = recipe["tensorboard"] and hosts.place()[0] == 0
+    events = EventFile(Path(recipe["tensorboard"]), run.found) if shown else None
     prepared_in = run.folder / prepared_name(settings)
-    tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
+    with hosts.in_turn(prepared_in):
+        tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
     _backend.seed(recipe["seed"])
     is_fresh = base is None
     if base is None:
@@ -187,17 +205,17 @@ def train_on(
         sizes |= {"dropout": recipe["dropout"], "attention_dropout": recipe["dropout"]}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
     play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
-    prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
+    with hosts.in_turn(prepared_in):
+        prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
     if is_fresh and not run.found:
         base.network.build()
         starts.inform(base.network, prepared, parse_names(recipe["init"]))
     every = min(recipe["report_every"], recipe["steps"])
-    train, dev = play.steps(
-        prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], seed=recipe["seed"], every=every
-    )
+    numbers = {"seed": recipe["seed"], "every": every, "shard": hosts.place()}
+    train, dev = play.steps(prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], **numbers)
     rising, falling = (None if recipe[name] < 0 else recipe[name] for name in ("warmup", "decay"))
     play.compile(OPTIMIZERS[recipe["optimizer"]](recipe["learning_rate"], recipe["steps"], rising, falling))
-    console.print(f"{base!r}; devices {sharing_devices()}")
+    console.print(f"{base!r}; devices {sharing_devices() * recipe['model_parallel']}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")
@@ -215,14 +233,9 @@ def train_on(
         "history": history,
         "versions": versions(),
     }
-    with new_folder(out) as folder:
-        base.write(folder)
-        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(history[-1]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
+    if hosts.place()[0] == 0:
+        write(out, base, report)
+    hosts.wait()  # none forgets the run before OUT is there
     clear(run.folder)
     run.remove()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in history[-1].items() if name.startswith("val_"))
@@ -235,6 +248,18 @@ def by_step(history: list[dict[str, float]], every: int, steps: int) -> list[dic
         {"step": min(int(row["epoch"]) * every, steps), **{name: row[name] for name in row if name != "epoch"}}
         for row in history
     ]
+
+
+def write(out: Path, base: Pretrained, report: dict[str, Any]) -> None:
+    """The folder OUT: what others open, and the figures."""
+    with new_folder(out) as folder:
+        base.write(folder)
+        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(report["history"][-1]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(report["history"])
+        (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
 
 
 # The recipe

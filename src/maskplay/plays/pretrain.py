@@ -387,5 +387,6 @@ class Steps(keras.utils.PyDataset):
                 target = np.roll(laid.segments, -1, axis=1) == 1
                 labels[name] = np.where(target, labels[name], -100).astype("int32")
         inputs["labels"] = next(labels[t] for t, head in objective.scores.items() if head == TOKENS)
-        mine = slice(self.rank, None, self.world)
+        share = self.batch_size // self.world  # in one piece: dropout, too, is as it would be in one process
+        mine = slice(self.rank * share, (self.rank + 1) * share)
         return {key: value[mine] for key, value in inputs.items()}, {key: value[mine] for key, value in labels.items()}
