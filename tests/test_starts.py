@@ -1,4 +1,4 @@
-"""Informed starts: counts against a dictionary, the low-rank table against NumPy's own, heads that look where they should."""
+"""Informed starts: counts against a dictionary, the table against NumPy's own factors, heads that look aside."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The text that bundled:zh-small learnt from: four domains, each in training and held-out text that share no lines.
+"""The text that bundled:zh-small learnt from: four domains, each as training and held-out text.
 
     python examples/zh_small/corpus.py DATA OUT
 

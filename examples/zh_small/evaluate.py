@@ -1,4 +1,4 @@
-"""What a small Chinese masked-language model knows: held-out text by domain, and a cloze over another source's articles.
+"""What a small Chinese masked-language model knows: held-out text by domain, and a cloze over others' articles.
 
     python examples/zh_small/evaluate.py MODEL TEXT [--cmrc ZIP] [--words jieba] [--baselines]
 
@@ -119,11 +119,10 @@ def cloze(bert: Any, path: Path, counted: Neighbours | None) -> None:
         places = [p for p in range(20, 70) if "\u4e00" <= windows[i][p] <= "\u9fff"]
         if places and len(asked) < WINDOWS:
             asked.append((windows[i], int(draw.choice(places))))
-    ids = bert.tokenizer.vocab
     top, five, beside = 0, 0, 0
     for window, place in asked:
         tokens = bert.tokenizer.encode(f"{window[:place]}[MASK]{window[place + 1 :]}", specials=True).ids
-        at = tokens.index(bert.tokenizer.mask_id)
+        at, answer = tokens.index(bert.tokenizer.mask_id), bert.tokenizer.vocab.get(window[place])
         found = bert.network(np.array([tokens], "int32"), at=np.array([[at]], "int32"), training=False)
         best = np.argsort(-ops.convert_to_numpy(found["mlm"])[0, 0].astype("float32"))[:5]
         top, five = top + (best[0] == answer), five + (answer in best)

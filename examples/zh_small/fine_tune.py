@@ -52,9 +52,7 @@ def read(name: str, path: Path) -> tuple[list[Example], list[Example]]:
     return [each for i, each in enumerate(examples) if i % 10], examples[::10]
 
 
-def trained(
-    bert: Any, kind: str, train: list[Example], labels: list[str], length: int, seed: int
-) -> mp.plays.Classify:
+def trained(bert: Any, kind: str, train: list[Example], labels: list[str], length: int, seed: int) -> mp.plays.Classify:
     play = mp.plays.Classify(bert, labels, max_length=length, dropout=0.1)
     batches = play.batches(train, BATCH, seed=seed, buckets=4)
     epochs = max(EPOCHS[kind], round(STEPS / len(batches)) if len(batches) < 100 else 0)
@@ -84,7 +82,9 @@ def main() -> None:
             keras.utils.set_random_seed(seed)
             bert = mp.load(options.model)
             if kind == "fresh":
-                bert = mp.Pretrained(LanguageModel(bert.network.config, bert.network.heads), bert.tokenizer, bert.family)
+                bert = mp.Pretrained(
+                    LanguageModel(bert.network.config, bert.network.heads), bert.tokenizer, bert.family
+                )
             play = trained(bert, kind, some, labels, LENGTH[options.name], seed)
             right = [guess == example.label for guess, example in zip(play.predict(test), test)]
             found[kind].append(float(np.mean(right)))

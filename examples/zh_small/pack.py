@@ -1,6 +1,6 @@
 """Make of a pretrained folder what the package carries: weights in float16, dropout as fine-tuning wants it.
 
-    python examples/zh_small/pack.py RUN OUT
+python examples/zh_small/pack.py RUN OUT
 """
 
 import json

@@ -70,8 +70,8 @@ def ppmi(network: Any, corpus: Prepared) -> None:
 def positions(network: Any, corpus: Prepared) -> None:
     """Biases of queries and keys make the heads of the first two layers look one and two places to the left and right.
 
-    A query bias that points one way in every rotated pair, and a key bias turned from it by as much as the offset: their
-    product is greatest where rotation makes up for the turn.
+    A query bias that points one way in every rotated pair, and a key bias turned from it by as much as the offset:
+    their product is greatest where rotation makes up for the turn.
     """
     for block in network.encoder.blocks[:LAYERS]:
         attention = getattr(block, "attention", None)

@@ -68,9 +68,7 @@ def test_a_pair_keeps_its_sentences_together(tmp_path: Path) -> None:
     found = prepare(pairs, tmp_path / "tokens", TOKENIZER, pairs=True)
     assert found.pairs and Prepared(tmp_path / "tokens").pairs and len(found.documents) == 13
     rows = Pairs(found, room=20)
-    texts = [
-        "".join(TOKENIZER.tokens(found.ids[begin:end].tolist())) for begin, end in zip(rows.begins, rows.ends)
-    ]
+    texts = ["".join(TOKENIZER.tokens(found.ids[begin:end].tolist())) for begin, end in zip(rows.begins, rows.ends)]
     assert list(zip(texts[::2], texts[1::2])) == pairs
     assert not prepare([["天地。", "玄黄。"]], tmp_path / "plain", TOKENIZER).pairs
     for bad, message in (

@@ -62,9 +62,7 @@ def test_discounts_are_estimated_where_there_is_enough(tmp_path, monkeypatch, or
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text("\n".join(lines[i::3]), encoding="utf-8")
     monkeypatch.setattr("maskplay.words.kneser_ney.BLOCK", 50)
-    models = [
-        mp.words.train_ngrams(tmp_path, order=order, min_count=min_count, workers=workers) for workers in (1, 2)
-    ]
+    models = [mp.words.train_ngrams(tmp_path, order=order, min_count=min_count, workers=workers) for workers in (1, 2)]
     counts = [sum(len(g) == n and (n < 3 or c >= min_count) for g, c in reference.raw.items()) for n in (2, order)]
     assert [len(models[0].levels[n - 1].keys) for n in (2, order)] == counts
     for model in models:

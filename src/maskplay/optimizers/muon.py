@@ -1,4 +1,4 @@
-"""Muon whose orthogonalisation runs in the precision that the policy computes in, as its inventors run it in bfloat16."""
+"""Muon that orthogonalises in the precision that the policy computes in, as its inventors do in bfloat16."""
 
 from typing import Any
 

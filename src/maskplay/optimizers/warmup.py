@@ -1,9 +1,9 @@
 """Optimizers as Transformers are trained with: Keras' own, set up.
 
-Each takes the highest learning rate, the batches of the whole training, and for how many of them the rate rises (default
-a tenth). It then falls to 0 along a cosine (arXiv:1608.03983), or, where `decay` says in how many batches, stays and falls
-in a straight line at the end (arXiv:2404.06395): until then nothing depends on how long the training will be. Norms and
-biases do not decay, gradients are clipped to 1.
+Each takes the highest learning rate, the batches of the whole training, and for how many of them the rate rises
+(default a tenth). It then falls to 0 along a cosine (arXiv:1608.03983), or, where `decay` says in how many batches,
+stays and falls in a straight line at the end (arXiv:2404.06395): until then nothing depends on how long the training
+will be. Norms and biases do not decay, gradients are clipped to 1.
 """
 
 import keras
@@ -19,9 +19,7 @@ WARM_UP = 0.1  # of all steps
 STILL = ["bias", "gamma", "beta"]  # do not decay
 
 
-def adamw(
-    rate: float, steps: int, warmup: int | None = None, decay: int | None = None
-) -> keras.optimizers.Optimizer:
+def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
     """AdamW as BERT was trained with (arXiv:1810.04805, appendix A.2).
 
     Example:
@@ -34,9 +32,7 @@ def adamw(
     return made
 
 
-def lamb(
-    rate: float, steps: int, warmup: int | None = None, decay: int | None = None
-) -> keras.optimizers.Optimizer:
+def lamb(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
     """AdamW whose step on each weight is as long as the weight (arXiv:1904.00962): for batches of thousands.
 
     Example:
@@ -46,9 +42,7 @@ def lamb(
     return LayerAdaptation(adamw(rate, steps, warmup, decay))
 
 
-def muon(
-    rate: float, steps: int, warmup: int | None = None, decay: int | None = None
-) -> keras.optimizers.Optimizer:
+def muon(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
     """Muon for the kernels, AdamW for all the rest: the fewest steps where they are dear, at rates of some 3e-3.
 
     Example:

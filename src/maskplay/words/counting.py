@@ -161,9 +161,9 @@ def count(
             grams = Grams(1, bits, np.arange(1, len(alphabet) + 1, dtype=np.uint64), alphabet.counts[1:])
         else:
             told = partial(tell, "counting")
-            grams = count_grams(
-                ids, alphabet.counts, bits, n, min_count, lower=False, workers=workers, progress=told
-            )[n]
+            grams = count_grams(ids, alphabet.counts, bits, n, min_count, lower=False, workers=workers, progress=told)[
+                n
+            ]
     finally:
         shutil.rmtree(holder, ignore_errors=True)
     return _sorted_grams(grams, alphabet, min_count)

@@ -108,9 +108,7 @@ def _here(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
         yield result
 
 
-def _there(
-    function: Callable[[In], Out], items: Iterable[In], workers: int, start_method: str | None
-) -> Iterator[Out]:
+def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, start_method: str | None) -> Iterator[Out]:
     context: Any = multiprocessing.get_context(start_method)
     pipes: list[Connection] = []
     team: dict[Connection, Any] = {}  # the process at the other end
