@@ -2,11 +2,11 @@
 
     python examples/zh_small/corpus.py DATA OUT
 
-DATA has the folder `corpus` with the files named below; all are public domain, CC BY, CC BY-SA or MIT. OUT gets
+DATA has a folder `corpus` with the files named below; all are public domain, CC BY, CC BY-SA or MIT. OUT gets
 train/DOMAIN.txt and held_out/DOMAIN.txt, and a table of what was removed goes to stdout. Stretches of 32 lines are held
 out together, half a percent of them; the two sides of a pair are held out together. A line of the training text is
-removed if more than half of its stretches of eight characters stand somewhere in the held-out text of any domain, or, if
-it is shorter, if it is one of its lines.
+removed if more than half of its stretches of eight characters stand somewhere in the held-out text of any domain, or,
+if it is shorter, if it is one of its lines.
 """
 
 import lzma

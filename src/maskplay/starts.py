@@ -74,7 +74,7 @@ def positions(network: Any, corpus: Prepared) -> None:
     their product is greatest where rotation makes up for the turn.
     """
     for block in network.encoder.blocks[:LAYERS]:
-        attention = getattr(block, "attention", None)
+        attention: Any = getattr(block, "attention", None)
         rotary = getattr(attention, "position", None)
         if rotary is None or not attention.use_bias:
             raise UserError("init positions: expected rotary positions and biases in attention (the family roformer)")
