@@ -24,6 +24,7 @@ def main(run: Path, out: Path) -> None:
     config |= {"hidden_dropout_prob": DROPOUT, "attention_probs_dropout_prob": DROPOUT, "torch_dtype": "float16"}
     with new_folder(out) as folder:
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        (folder / "model.safetensors").chmod(0o644)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in KEPT:
             shutil.copy(run / name, folder / name)

@@ -24,6 +24,7 @@ from maskplay import (  # noqa: E402
     plays,
     pretext,
     regularization,
+    starts,
     tables,
     words,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "plays",
     "pretext",
     "regularization",
+    "starts",
     "submodel",
     "tables",
     "words",

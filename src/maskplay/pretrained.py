@@ -120,7 +120,7 @@ class Pretrained:
 
         Returns:
             Candidates by falling score. Several blanks are filled independently of each other, as the network scores
-            them, and the best combinations are returned.
+            them, and the best combinations are returned. Special tokens ([UNK], [SEP], …) are no answers.
 
         Raises:
             UserError: no `[MASK]`, a text longer than the network's positions, or no masked-token head.
@@ -135,10 +135,11 @@ class Pretrained:
         segments = np.array([encoding.segments])
         logits = self.logits(ids, segments=segments, at=blanks[None])[0]
         scores = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
-        scores = scores[:, : len(self.tokenizer)]
+        special = self.tokenizer.ids(self.tokenizer.form.specials)
+        words = np.setdiff1d(np.arange(len(self.tokenizer)), special)
         found: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for row in scores:
-            best = np.argsort(-row, kind="stable")[:top]
+            best = words[np.argsort(-row[words], kind="stable")[:top]]
             # The m-th of one with the n-th of the other has m·n - 1 combinations before it.
             found = [
                 (score + float(row[i]), (*chosen, int(i)))

@@ -9,7 +9,7 @@ together, and any model that looks embeddings up in a table can have it.
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops, tree
@@ -40,7 +40,8 @@ def regularize(model: keras.Model, *tricks: "Trick") -> keras.Model:
         The same model.
 
     Raises:
-        UserError: what is given is no trick, or the model's own `compute_loss` does not know when it is training.
+        UserError: what is given is no trick, the model's own `compute_loss` does not know when it is training, or a
+            trick compares the outputs of a `Pretrain` that computes losses instead.
 
     Example:
         >>> model = keras.Sequential([keras.layers.Embedding(9, 4, name="token"), keras.layers.GlobalMaxPooling1D()])
@@ -50,6 +51,8 @@ def regularize(model: keras.Model, *tricks: "Trick") -> keras.Model:
     for trick in tricks:
         if not isinstance(trick, Trick):
             raise UserError(f"regularize: expected FGM(…), RDrop(…) or the like, found {trick!r}")
+        if trick.compares and not getattr(model, "logits", True):
+            raise UserError(f"{type(trick).__name__} compares scores; make Pretrain with logits=True to have them")
     plain = type(model).compute_loss  # the class's: tricks from before are gone
     if "training" not in inspect.signature(plain).parameters:
         raise UserError(f"{type(model).__name__}.compute_loss must take `training`, or evaluating would use the tricks")
@@ -160,6 +163,7 @@ class Trick:
 
     Attributes:
         noise: a generator of random numbers, if it needs one. It is kept with the model's, so that it moves on.
+        compares: whether it compares outputs as distributions, which they then have to be.
 
     Example:
         >>> class Twice(Trick):
@@ -169,6 +173,7 @@ class Trick:
     """
 
     noise: keras.random.SeedGenerator | None = None
+    compares: ClassVar[bool] = False
 
     def loss(self, step: Step, outputs: Any) -> Any:
         """The loss to be trained, a scalar, where `outputs` are those of the plain pass."""
@@ -274,6 +279,7 @@ class VirtualAdversarial(Trick):
     iterations: int = 1
     from_logits: bool = True
     seed: int | None = None
+    compares: ClassVar[bool] = True
     noise: Any = field(init=False, repr=False, compare=False)  # pyrefly: ignore[bad-override]
 
     def __post_init__(self) -> None:
@@ -323,6 +329,7 @@ class RDrop(Trick):
 
     weight: float = 4.0
     from_logits: bool = True
+    compares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self, at_least_0=("weight",))

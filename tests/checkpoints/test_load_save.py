@@ -401,8 +401,8 @@ def test_wrong_paths(tmp_path: Path) -> None:
     (tmp_path / "out" / "bert_config.json").unlink()
     with pytest.raises(mp.CheckpointError, match="expected a config.json"):
         mp.load(tmp_path / "out")
-    with pytest.raises(mp.UserError, match="no model is bundled"):
-        mp.load("bundled:zh-small")
+    with pytest.raises(mp.UserError, match="bundled:zh-large: expected one of bundled:zh-small"):
+        mp.load("bundled:zh-large")
 
 
 def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:

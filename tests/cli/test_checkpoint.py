@@ -90,7 +90,7 @@ def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None
         assert "no checkpoint in this folder" in fault(capfd, name, tmp_path / "empty", *rest)
         assert "not a checkpoint" in fault(capfd, name, tmp_path / "notes.txt", *rest)
     assert "expected a text with [MASK] in it" in fault(capfd, "fill", tmp_path / "bert", "科学")
-    assert "no model is bundled" in fault(capfd, "fill", "bundled:zh-small", TEXT)
+    assert "expected one of bundled:zh-small" in fault(capfd, "fill", "bundled:zh-large", TEXT)
     taken = fault(capfd, "convert", tmp_path / "bert", tmp_path / "thesis", "--to", "google")
     assert "holds files that maskplay did not write" in taken
     assert "'--to'" in fault(capfd, "convert", tmp_path / "bert", tmp_path / "out", "--to", "word")

@@ -180,7 +180,7 @@ def test_labels_that_do_not_fit_are_one_line(capfd, trained: Path, files: dict[s
         (["--seed", "-1"], "--seed"),
         (["--patience", "0"], "--patience"),
         (["--hidden-size", "15"], "hidden_size 15 is not a multiple of num_heads 4"),
-        (["--model", "bundled:zh-small"], "bundled:zh-small: no model is bundled with this version"),
+        (["--model", "bundled:zh-large"], "bundled:zh-large: expected one of bundled:zh-small"),
         (["--model", "no/such/folder/anywhere"], "no/such/folder/anywhere: no such file or folder"),
     ],
 )

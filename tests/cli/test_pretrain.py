@@ -132,6 +132,39 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert mp.load(tmp_path / "more").tokenizer == bert.tokenizer
 
 
+def test_what_a_fresh_network_knows_and_how_it_learns(capfd, text, tmp_path: Path) -> None:
+    informed = ["--init", "unigram,positions", "--optimizer", "muon", "--learning-rate", 1e-9, "--dropout", 0]
+    try:
+        for name, options in {"plain": [], "informed": [*informed, "--precision", "bfloat16", "--decay", 2]}.items():
+            assert call(*command(text, tmp_path / name, "--steps", 2, "--report-every", 2, *options)) == 0
+            network = mp.load(tmp_path / name).network
+            assert network.encoder.compute_dtype == ("float32" if name == "plain" else "bfloat16")
+            bias = network.encoder.blocks[0].attention.key.bias
+            assert (np.abs(keras.ops.convert_to_numpy(bias)).max() > 0.5) == (name == "informed")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    losses = [
+        json.loads((tmp_path / name / "metrics.json").read_text("utf-8"))["history"][-1]["val_loss"]
+        for name in ("plain", "informed")
+    ]
+    assert losses[1] < losses[0] - 0.2  # it knows the frequencies; nothing is learnt at such a rate
+    config = json.loads((tmp_path / "informed" / "config.json").read_text("utf-8"))
+    assert config["hidden_dropout_prob"] == config["attention_probs_dropout_prob"] == 0
+    capfd.readouterr()
+    told = {
+        ("--optimizer", "adam"): "optimizer: expected one of adamw, lamb, muon, found 'adam'",
+        ("--precision", "half"): "precision: expected one of float32, bfloat16, float16, found 'half'",
+        ("--dropout", "1"): "dropout: expected 0 or more and less than 1, found 1.0",
+        ("--init", "unigram,bigram"): "init: expected some of unigram, ppmi, positions, found 'bigram'",
+        ("--init", "unigram", "--model", tmp_path / "plain"): f"init: the model {tmp_path / 'plain'} has weights already",
+        ("--init", "positions", "--family", "bert"): "init positions: expected rotary positions",
+        ("--decay", "99"): "expected a rise and a decay within 40 steps, found 4 and 99 steps",
+    }
+    for options, line in told.items():
+        assert line in fault(capfd, *command(text, tmp_path / "other", *options)), options
+    assert sorted(os.listdir(tmp_path)) == ["informed", "plain"]
+
+
 def test_words_of_a_file(capfd, text, tmp_path: Path) -> None:
     """They are known by what is in the file: another one of that name is another run."""
     vocab, out = tmp_path / "words.tsv", tmp_path / "out"

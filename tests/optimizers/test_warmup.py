@@ -1,15 +1,14 @@
-"""AdamW with its schedule: up for a tenth of the steps, down to 0, and no decay of norms and biases."""
+"""Optimizers with their schedules: up for a tenth of the steps, down to 0, and no decay of norms and biases."""
 
 import keras
 import numpy as np
 import pytest
 
-from maskplay.optimizers import adamw
+from maskplay.errors import UserError
+from maskplay.optimizers import adamw, lamb, muon
 
 
-@pytest.mark.parametrize("steps", [1, 9, 11])
-def test_the_rate_rises_and_falls(steps: int) -> None:
-    optimizer = adamw(1e-3, steps)
+def rates_of(optimizer: keras.optimizers.Optimizer, steps: int) -> list[float]:
     layer = keras.layers.Dense(2)
     layer.build((None, 3))
     optimizer.build(layer.trainable_variables)
@@ -17,13 +16,33 @@ def test_the_rate_rises_and_falls(steps: int) -> None:
     for step in range(steps):
         optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
+    return rates
+
+
+@pytest.mark.parametrize("made", [adamw, lamb, muon])
+@pytest.mark.parametrize("steps", [1, 9, 11])
+def test_the_rate_rises_and_falls(made, steps: int) -> None:
+    optimizer = made(1e-3, steps)
+    rates = rates_of(optimizer, steps)
     assert max(rates) == pytest.approx(1e-3) and int(np.argmax(rates)) == steps // 10
     optimizer.iterations.assign(steps)
     assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
-def test_biases_do_not_decay() -> None:
-    optimizer = adamw(0.5, 1)
+@pytest.mark.parametrize("made", [adamw, lamb, muon])
+def test_the_rate_may_stay_and_fall_at_the_end(made) -> None:
+    expected = [0, 0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+    np.testing.assert_allclose(rates_of(made(1.0, 10, warmup=2, decay=4), 11), expected, atol=1e-6)
+    np.testing.assert_allclose(rates_of(made(1.0, 4, warmup=0, decay=0), 5), 1, atol=1e-6)
+    # Until it falls nothing depends on the length of the training.
+    assert rates_of(made(1.0, 99, warmup=2, decay=4), 7) == rates_of(made(1.0, 10, warmup=2, decay=4), 7)
+    with pytest.raises(UserError, match="a rise and a decay within 10 steps, found 7 and 4 steps"):
+        made(1.0, 10, warmup=7, decay=4)
+
+
+@pytest.mark.parametrize("made", [adamw, muon])
+def test_biases_do_not_decay(made) -> None:
+    optimizer = made(0.5, 1)
     layer = keras.layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
     layer.build((None, 3))
     optimizer.build(layer.trainable_variables)
