@@ -13,6 +13,16 @@ def test_its_vocabulary_is_what_occurs() -> None:
     assert model.encode("味道").shape == (1, 8)
 
 
+def test_a_vocabulary_with_little_room_holds_what_is_frequent() -> None:
+    """Whatever its code points: rare characters stand before the frequent ones in Unicode here."""
+    rare = [chr(0x4E00 + i) for i in range(200)]
+    frequent = ["，", "都", "龙", "。"]
+    texts = ["".join(rare), *("，都龙。" for _ in range(3)), "network " * 9]
+    vocab = mp.fresh.vocabulary(texts, size=100).vocab
+    assert {*frequent, "network"} <= {*vocab} and len(vocab) == 100
+    assert {*mp.fresh.vocabulary(iter(texts), size=100).vocab} == {*vocab}
+
+
 def test_sizes_that_do_not_fit_are_told() -> None:
     with pytest.raises(mp.UserError, match="hidden_size 15 is not a multiple of num_heads 4"):
         mp.fresh.small(["味道"], hidden_size=15)

@@ -83,8 +83,7 @@ def vocabulary(texts: Iterable[str], size: int = 12000) -> Tokenizer:
         characters.update(text)
         words.update(re.findall("[a-z0-9]{2,}", text))
     frequent = [word for word, times in words.most_common(size // 4) if times >= 5]
-    ordered = (character for character, _ in characters.most_common())
-    return Tokenizer.from_vocab([*Tokenizer.from_characters(ordered, size - len(frequent)).vocab, *frequent])
+    return Tokenizer.from_vocab([*Tokenizer.from_characters(characters, size - len(frequent)).vocab, *frequent])
 
 
 def network(family: str, tokenizer: Tokenizer, heads: Iterable[str] = (), **sizes: Any) -> LanguageModel:

@@ -156,7 +156,7 @@ def test_what_a_fresh_network_knows_and_how_it_learns(capfd, text, tmp_path: Pat
         ("--precision", "half"): "precision: expected one of float32, bfloat16, float16, found 'half'",
         ("--dropout", "1"): "dropout: expected 0 or more and less than 1, found 1.0",
         ("--init", "unigram,bigram"): "init: expected some of unigram, ppmi, positions, found 'bigram'",
-        ("--init", "unigram", "--model", tmp_path / "plain"): f"init: the model {tmp_path / 'plain'} has weights already",
+        ("--init", "unigram", "--model", tmp_path / "plain"): f"init: the model {tmp_path / 'plain'} has weights",
         ("--init", "positions", "--family", "bert"): "init positions: expected rotary positions",
         ("--decay", "99"): "expected a rise and a decay within 40 steps, found 4 and 99 steps",
     }

@@ -52,7 +52,7 @@ MADE: dict[str, tuple[Made, int]] = {
     "layers": (lambda: LayerAdaptation(adam()), 9),
     "rows": (lambda: LazyRows(adam(gradient_accumulation_steps=2), ["embeddings"]), 13),
     "rates": (lambda: ParameterRates(adam(), {"kernel": 0.5, "block_0": 2.0}), 9),
-    "muon": (lambda: Muon(0.01, gradient_accumulation_steps=3), 0),
+    "muon": (lambda: Muon(0.01, gradient_accumulation_steps=3), 10),
     "tiger": (lambda: Tiger(0.01, gradient_accumulation_steps=3), 8),
     "stack": (stack, 22),
     "two": (two, 20),

@@ -193,12 +193,12 @@ class Tokenizer:
         return cls(read_llama2c(Path(path)), f"{path}")
 
     @classmethod
-    def from_characters(cls, texts: Iterable[str], max_size: int) -> Self:
+    def from_characters(cls, texts: Iterable[str] | Mapping[str, int], max_size: int) -> Self:
         """A lower-case vocabulary of single characters, for training a small encoder from nothing.
 
         Holds the special tokens, a-z and 0-9 (as words and as pieces, so that no Latin word is unknown), then the
-        characters of `texts`, the most frequent first, until `max_size` tokens. A character that forms words (Greek,
-        kana ...) brings its `##` piece.
+        characters of `texts` (or of counts by character), the most frequent first, until `max_size` tokens. A character
+        that forms words (Greek, kana ...) brings its `##` piece.
 
         Raises:
             UserError: `max_size` has no room for the fixed tokens.

@@ -6,7 +6,7 @@ Rust package.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -208,15 +208,16 @@ def _has_capital(token: str) -> bool:
 # Making
 
 
-def of_characters(texts: Iterable[str], max_size: int) -> WordPiece:
+def of_characters(texts: Iterable[str] | Mapping[str, int], max_size: int) -> WordPiece:
     """See `Tokenizer.from_characters`."""
     latin = [*ascii_lowercase, *digits]
     chosen = dict.fromkeys([*BERT.specials, *latin, *(PIECE + c for c in latin)])
     if max_size < len(chosen):
         raise UserError(f"max_size: expected at least {len(chosen)} (special tokens, a-z and 0-9), found {max_size}")
-    raw: Counter[str] = Counter()
-    for text in texts:
-        raw.update(text)
+    raw: Counter[str] = Counter(texts) if isinstance(texts, Mapping) else Counter()
+    if not isinstance(texts, Mapping):
+        for text in texts:
+            raw.update(text)
     split = WordPiece(tuple(chosen), BERT)
     counts: Counter[tuple[str, ...]] = Counter()
     for character, count in raw.items():
