@@ -179,7 +179,7 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
             slope = (args[0] if upstream is None else upstream)[..., 0] * counted
             towards, of_table, of_bias = [], 0.0, 0.0
             for x_, slope_ in parts(x, slope):
-                chances = ops.cast(ops.softmax(logits_of(x_, near, bias)), x.dtype)
+                chances = ops.cast(ops.exp(ops.log_softmax(logits_of(x_, near, bias))), x.dtype)
                 slope_ = ops.cast(slope_, x.dtype)[:, None]
                 towards.append(ops.matmul(chances, near) * slope_)
                 # The slope goes to the narrow side of both products.
