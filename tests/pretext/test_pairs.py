@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from maskplay import corpus
 from maskplay.errors import UserError
-from maskplay.pretext import Pairs, Prepared, held_out, partners, prepare
+from maskplay.pretext import Pairs, Prepared, held_out, prepare
 from maskplay.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.from_characters(["天地玄黄。"], max_size=100)
@@ -54,13 +54,6 @@ def test_whole_pairs_are_held_out(sizes, share: float) -> None:
     assert sum(map(len, sides)) == len(sizes) and min(map(len, sides)) >= 1
     met = sorted(begin for side in sides for begin in side.begins.tolist())
     assert met == Pairs(corpus, room=90).begins.tolist()
-
-
-def test_partners_are_each_others() -> None:
-    for world in (1, 2, 3, 6):
-        rows = partners(12, world)
-        order = np.concatenate([np.arange(rank, 12, world) for rank in range(world)])
-        assert (order[rows] == np.arange(12) ^ 1).all()
 
 
 def test_a_pair_keeps_its_sentences_together(tmp_path: Path) -> None:

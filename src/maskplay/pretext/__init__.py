@@ -5,7 +5,7 @@ Nothing here knows a model; `maskplay.plays.Pretrain` is what learns from it.
 
 from maskplay.pretext.objectives import Framing, Laid, Rows, lay_out, masked, next_tokens, permuted, places_for, split
 from maskplay.pretext.packing import Packed, held_out, pack
-from maskplay.pretext.pairs import Pairs, partners
+from maskplay.pretext.pairs import Pairs
 from maskplay.pretext.prepared import Prepared, default_words, prepare, sentences
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "masked",
     "next_tokens",
     "pack",
-    "partners",
     "permuted",
     "places_for",
     "prepare",

@@ -11,7 +11,7 @@ from maskplay.errors import UserError
 from maskplay.pretext.packing import Packed
 from maskplay.pretext.prepared import Prepared
 
-__all__ = ["Pairs", "partners"]
+__all__ = ["Pairs"]
 
 SPECIALS = 3
 
@@ -62,22 +62,3 @@ class Pairs(Packed):
         self.ends = self.begins + np.stack([one, other], axis=1).ravel()
         self.firsts = np.arange(len(at) + 1) * 2
         self.tokens = int((one + other + SPECIALS).sum())
-
-
-def partners(count: int, world: int = 1) -> np.ndarray:
-    """For each row of a batch its partner's place, where rows 2i and 2i + 1 are a pair.
-
-    Args:
-        count: rows of the batch, an even number.
-        world: processes that share it, every `world`-th row each; the batch is what they have, one after the other.
-
-    Returns:
-        Places in that batch, int32 `(count,)`, for the rows as they were numbered before they were shared.
-
-    Example:
-        >>> partners(4).tolist(), partners(4, world=2).tolist()
-        ([1, 0, 3, 2], [2, 0, 3, 1])
-    """
-    rows = np.arange(count)
-    places = rows % world * (count // world) + rows // world
-    return places[rows ^ 1].astype("int32")
