@@ -178,8 +178,8 @@ FOUR_DEVICES = """
 import sys
 sys.path[:0] = sys.argv[2:]
 import keras, pathlib
-from maskplay import _backend
-assert _backend.share_batches() == 4
+from maskplay import hosts
+assert hosts.share_devices() == 4
 from plays.test_simbert import figures
 print("figures", *figures(pathlib.Path(sys.argv[1])))
 """
