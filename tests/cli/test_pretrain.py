@@ -3,6 +3,7 @@
 import errno
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -60,6 +61,12 @@ def test_the_result_is_whole_and_opens(whole: Path) -> None:
     google = mp.load(whole / "bert_model.ckpt", config=whole / "bert_config.json", family="roformer")
     for weight, other in zip(bert.network.weights, google.network.weights):
         np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(w) for w in (weight, other)), err_msg=weight.path)
+
+
+def test_every_key_of_a_recipe_is_a_flag() -> None:
+    from maskplay.cli import pretrain
+
+    assert {*pretrain.RECIPE} <= {*inspect.signature(pretrain.pretrain).parameters}
 
 
 def test_transformers_opens_it(whole: Path) -> None:

@@ -100,6 +100,7 @@ def pretrain(
     optimizer: str | None = typer.Option(None, help="adamw, muon or lamb; default adamw."),
     learning_rate: float | None = typer.Option(None, help="Its peak; default 0.001."),
     warmup: int | None = typer.Option(None, help="Steps until the peak; default a tenth of them."),
+    decay: int | None = typer.Option(None, help="Steps of a straight fall at the end; default a cosine from the peak."),
     dropout: float | None = typer.Option(None, help="Of a fresh network, in training; default 0.1."),
     init: str | None = typer.Option(
         None, help="What a fresh network knows from counting the text: unigram,ppmi,positions; default nothing."
