@@ -5,8 +5,8 @@
 discover: bench100 (laws, SQL and .NET documentation, 100.8 MB) in one thread and in two, faithful mode, and beside them
 a prototype where its file is given. line: 25 and 50 MB in a single line, which should take twice as long. large:
 bench100 `--copies` times, its lines permuted and its characters exchanged by a map of each copy's own, inside 1 GB.
-count: character n-grams beside a plain dictionary; and for tokenizers from the fastest to the slowest a plain loop beside
-one process and two, which answers when n processes can be more than n times as fast as a loop.
+count: character n-grams beside a plain dictionary; and for tokenizers from the fastest to the slowest a plain loop
+beside one process and two, which answers when n processes can be more than n times as fast as a loop.
 
 Every figure is of a process of its own and counts from after its imports (which hold some 300 MB for Keras and JAX).
 CPU seconds are the ones to trust on a busy machine; medians of interleaved rounds. Targets: at most 3.0 CPU s and 2.5
@@ -64,7 +64,8 @@ cpu = [used(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 result = eval(sys.argv[1])
 wall = time.perf_counter() - start
 cpu = [used(who) - was for who, was in zip((resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN), cpu)]
-print(json.dumps(dict(cpu=sum(cpu), children=cpu[1], wall=wall, before=before, peak=status("VmHWM"), found=len(result))))
+memory = dict(before=before, peak=status("VmHWM"))
+print(json.dumps(dict(cpu=sum(cpu), children=cpu[1], wall=wall, found=len(result), **memory)))
 """
 
 

@@ -96,7 +96,7 @@ def row(name: str, found: words.Found, measures: Gold) -> None:
     vocabulary = words.Vocabulary(dict(first[:MOST]))
     marks = "  ".join(f"{test} {f1(some, vocabulary.many):.4f}" for test, some in measures.tests.items())
     print(
-        f"  {name:22} {len(many):6}  {measures.precision(many):.3f} {share(many, measures.training):.3f} "
+        f"  {name:24} {len(many):6}  {measures.precision(many):.3f} {share(many, measures.training):.3f} "
         f"{measures.precision(many[:TOP]):.3f}  {lengths}  {measures.recall(many):.3f}  {marks}",
         flush=True,
     )
@@ -182,7 +182,7 @@ def main() -> None:
         if options.curve:
             curve(first, words.train_ngrams(first), measures, options.curve)
         return
-    print("words; in the dictionary, in SIGHAN's lists, top 2,000; words of 2, 3, 4 characters: in the dictionary; recall")
+    print("words; in the dictionary, in SIGHAN's lists, top 2,000; of 2, 3, 4 characters: in the dictionary; recall; F1")
     for name, sources in corpora.items():
         print(name)
         for what, found in lists(sources, words.train_ngrams(sources)):

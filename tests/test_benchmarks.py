@@ -113,7 +113,7 @@ def test_words_quality(benchmark, tmp_path: Path, capsys) -> None:
     places = [str(tmp_path / "corpus.txt"), "--gold", str(tmp_path), "--treebank", str(tmp_path / "test.conllu")]
     places += ["--dictionary", str(tmp_path / "dictionary.txt")]
     benchmark(words_quality, *places)
-    told = {line[:24].strip(): line[24:].split() for line in capsys.readouterr().out.splitlines()}
+    told = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()}
     # Of 12 words 3 are in the dictionary and 2 in the lists; of the tests' 4 words 好的 is missing.
     assert told["exact"][:5] == ["12", "0.250", "0.167", "0.250", "12:0.250"]
     assert told["exact"][-7] == "0.750" and told["exact"][-1] == "1.0000" == told["exact, agreed"][-1]

@@ -20,8 +20,8 @@ HALF = {row.word: row.frequency for i, row in enumerate(FOUND) if len(row.word) 
 def plain(found: mp.words.Found, texts: list[str], by: mp.words.Segmenter, least: float) -> list[Word]:
     """The same with a dictionary, one text at a time."""
     cut = Counter(word for text in texts for word in by(text))
-    unasked = [row.word for row in found if len(row.word) == 1 or not mp.words.Vocabulary({"一": 1, row.word: 1}).counts]
-    return [row for row in found if row.word in unasked or cut[row.word] / row.occurrences >= least]
+    sure = [row.word for row in found if len(row.word) == 1 or any(symbol.isascii() for symbol in row.word)]
+    return [row for row in found if row.word in sure or cut[row.word] >= least * row.occurrences]
 
 
 def same(mine: list[Word], theirs: list[Word]) -> bool:
@@ -55,7 +55,7 @@ def test_letters_and_single_characters_stay():
 
 
 def test_a_phrase_goes_where_its_surroundings_hold_other_words():
-    """很好 is cohesive, but the model sees each of its halves begin and end words of their own."""
+    """天地玄黄 is cohesive, but in the model's texts its halves have other neighbours."""
     model = mp.words.train_ngrams(iter(["天地玄黄宇宙洪荒", "宇宙天地", "玄黄天地", "洪荒玄黄"] * 30))
     texts = ["天地玄黄", "宇宙洪荒"] * 20
     found = mp.words.discover(iter(texts), min_count=5, cohesion=(0.5, 0.5, 0.5), min_length=2)
