@@ -182,7 +182,7 @@ def main() -> None:
         if options.curve:
             curve(first, words.train_ngrams(first), measures, options.curve)
         return
-    print("words; in the dictionary, in SIGHAN's lists, top 2,000; of 2, 3, 4 characters: in the dictionary; recall; F1")
+    print("words; in the dictionary, in SIGHAN's lists, top 2,000; of 2, 3, 4 characters: in it; recall; F1")
     for name, sources in corpora.items():
         print(name)
         for what, found in lists(sources, words.train_ngrams(sources)):
