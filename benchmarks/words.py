@@ -5,7 +5,8 @@
 discover: bench100 (laws, SQL and .NET documentation, 100.8 MB) in one thread and in two, faithful mode, and beside them
 a prototype where its file is given. line: 25 and 50 MB in a single line, which should take twice as long. large:
 bench100 `--copies` times, its lines permuted and its characters exchanged by a map of each copy's own, inside 1 GB.
-count: character n-grams beside a plain dictionary, and words by jieba in one and two processes.
+count: character n-grams beside a plain dictionary; and for tokenizers from the fastest to the slowest a plain loop
+beside one process and two, which answers when n processes can be more than n times as fast as a loop.
 
 Every figure is of a process of its own and counts from after its imports (which hold some 300 MB for Keras and JAX).
 CPU seconds are the ones to trust on a busy machine; medians of interleaved rounds. Targets: at most 3.0 CPU s and 2.5
@@ -13,6 +14,7 @@ bytes of peak memory per byte for bench100 in one thread; two threads at least 1
 """
 
 import argparse
+import importlib.util
 import json
 import lzma
 import os
@@ -41,9 +43,20 @@ def plain(path, n):
             gram = line[i : i + n]
             found[gram] = found.get(gram, 0) + 1
     return found
+def loop(path, tokenizer):
+    found = {}
+    for line in mp.corpus.lines(path):
+        for word in tokenizer(line):
+            found[word] = found.get(word, 0) + 1
+    return found
 def jieba_words(line):
     import jieba
     return jieba.lcut(line, HMM=False)
+class Pieces:
+    def __init__(self, path):
+        self.tokenizer = mp.Tokenizer.from_vocab(path)
+    def __call__(self, line):
+        return self.tokenizer.tokens(self.tokenizer.encode(line).ids)
 def status(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 before, start = status("VmRSS"), time.perf_counter()
@@ -51,7 +64,8 @@ cpu = [used(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 result = eval(sys.argv[1])
 wall = time.perf_counter() - start
 cpu = [used(who) - was for who, was in zip((resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN), cpu)]
-print(json.dumps(dict(cpu=sum(cpu), wall=wall, before=before, peak=status("VmHWM"), found=len(result))))
+memory = dict(before=before, peak=status("VmHWM"))
+print(json.dumps(dict(cpu=sum(cpu), children=cpu[1], wall=wall, found=len(result), **memory)))
 """
 
 
@@ -136,8 +150,6 @@ def large(folder: Path, text: bytes, copies: int) -> None:
 def count(folder: Path, text: bytes, rounds: int) -> None:
     path = folder / "bench20.txt"
     path.write_text(text[: 20 * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
-    few = folder / "bench4.txt"
-    few.write_text(text[: 4 * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
     rows = {}
     for n in (2, 4):
         rows[f"{n}-grams, plain dictionary"] = f"plain({str(path)!r}, {n})"
@@ -145,10 +157,6 @@ def count(folder: Path, text: bytes, rounds: int) -> None:
             rows[f"{n}-grams, {workers} thread{'s' * (workers > 1)}"] = (
                 f"mp.words.count({str(path)!r}, n={n}, workers={workers})"
             )
-    for workers in (1, 2):
-        rows[f"jieba, {workers} process{'es' * (workers > 1)}, 4 MB"] = (
-            f"mp.words.count({str(few)!r}, tokenizer=jieba_words, workers={workers})"
-        )
     medians = table(rows, 20 * 10**6, rounds)
     for n in (2, 4):
         loop, one, two = (medians[f"{n}-grams, {who}"] for who in ("plain dictionary", "1 thread", "2 threads"))
@@ -156,8 +164,39 @@ def count(folder: Path, text: bytes, rounds: int) -> None:
             f"{n}-grams: beside the dictionary {loop['cpu'] / one['cpu']:.1f} times as fast in CPU time with one "
             f"thread, {loop['wall'] / two['wall']:.1f} times on the wall clock with two"
         )
-    jieba = [medians[f"jieba, {workers}, 4 MB"]["wall"] for workers in ("1 process", "2 processes")]
-    print(f"jieba: two processes are {jieba[0] / jieba[1]:.2f} times as fast as one")
+    tokenizers(folder, path, rounds)
+
+
+def tokenizers(folder: Path, path: Path, rounds: int) -> None:
+    """One process and two beside a loop, for tokenizers of every speed."""
+    from maskplay import words
+
+    few, split = folder / "bench4.txt", folder / "split.txt"
+    few.write_bytes(path.read_bytes()[: 4 * 10**6].decode("utf-8", "ignore").encode())
+    cut = words.segment(path, words.train_ngrams(path))
+    split.write_text("".join(" ".join(line) + "\n" for line in cut), encoding="utf-8")
+    which = {
+        "characters, list": (path, "list"),
+        "words, str.split": (split, "str.split"),
+        "WordPiece, Tokenizer, 4 MB": (few, f"Pieces({str(DATA / 'vocabs' / 'bert-base-chinese-vocab.txt')!r})"),
+    }
+    if importlib.util.find_spec("jieba"):
+        which["words, jieba, 4 MB"] = few, "jieba_words"
+    rows = {}
+    for name, (where, tokenizer) in which.items():
+        rows[f"{name}, loop"] = f"loop({str(where)!r}, {tokenizer})"
+        for workers in (1, 2):
+            rows[f"{name}, {workers}"] = f"mp.words.count({str(where)!r}, tokenizer={tokenizer}, workers={workers})"
+    medians = table(rows, 20 * 10**6, rounds)
+    for name in which:
+        loop, one, two = (medians[f"{name}, {who}"] for who in ("loop", "1", "2"))
+        idle = two["cpu"] - two["children"] / 2  # the children at once, the parent before and after them
+        print(
+            f"{name}: one process is {loop['cpu'] / one['cpu']:.2f} times as fast as the loop in CPU time, "
+            f"{loop['wall'] / one['wall']:.2f} on the wall clock; two are {loop['wall'] / two['wall']:.2f} times as "
+            f"fast on the wall clock, on idle cores at most {loop['cpu'] / idle:.2f} times the loop and "
+            f"{one['cpu'] / idle:.2f} times one process"
+        )
 
 
 def main() -> None:

@@ -97,9 +97,49 @@ def test_segmentation(benchmark, tmp_path: Path, capsys) -> None:
     assert "n-gram model                                 pku 1.0000  msr 1.0000" in capsys.readouterr().out
 
 
+def test_words_quality(benchmark, tmp_path: Path, capsys) -> None:
+    import words_quality
+
+    found = "天地 玄黄 宇宙 洪荒 日月 盈昃 辰宿 列张 寒来 暑往 秋收 冬藏".split()
+    lines = "".join(f"{a}{b}\n" for a in found for b in found)
+    (tmp_path / "corpus.txt").write_text(lines * 3, encoding="utf-8")
+    for name in ("pku", "msr"):
+        text = "天地  玄黄  ２００１  ，  宇宙\n天地  好的\n"
+        (tmp_path / f"{name}_test_gold.utf8").write_text("\ufeff" + text, encoding="utf-8")
+        (tmp_path / f"{name}_training_words.utf8").write_text("\ufeff玄黄\n宇宙\n", encoding="utf-8")
+    rows = ["# text = 天地玄黄", "1-2\t天地玄黄", "1\t天地", "2\t玄黄", "", "1\t宇宙", "", ""]
+    (tmp_path / "test.conllu").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "dictionary.txt").write_text("天地 3 n\n宇宙 2 n\n冬藏 1 n\n", encoding="utf-8")
+    places = [str(tmp_path / "corpus.txt"), "--gold", str(tmp_path), "--treebank", str(tmp_path / "test.conllu")]
+    places += ["--dictionary", str(tmp_path / "dictionary.txt")]
+    benchmark(words_quality, *places)
+    told = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()}
+    # Of 12 words 3 are in the dictionary and 2 in the lists; of the tests' 4 words 好的 is missing.
+    assert told["exact"][:5] == ["12", "0.250", "0.167", "0.250", "12:0.250"]
+    assert told["exact"][-7] == "0.750" and told["exact"][-1] == "1.0000" == told["exact, agreed"][-1]
+    benchmark(words_quality, *places, "--errors", "5")
+    assert "5 of 9 words that the dictionary lacks" in capsys.readouterr().out
+
+
+def test_the_curve_is_drawn(benchmark, monkeypatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the `plot` extra is not installed")
+    import words_quality
+
+    class Measures(words_quality.Gold):
+        def __init__(self, *places) -> None:
+            self.dictionary, self.tested = {"天地"}, {"天地", "玄黄"}
+
+    (tmp_path / "corpus.txt").write_text("天地玄黄\n宇宙洪荒\n天地宇宙\n玄黄洪荒\n" * 40, encoding="utf-8")
+    monkeypatch.setattr(words_quality, "Gold", Measures)
+    monkeypatch.setattr(words_quality, "SCALES", (0.5, 1.0))
+    benchmark(words_quality, str(tmp_path / "corpus.txt"), "--curve", str(tmp_path / "curve.svg"))
+    drawn = (tmp_path / "curve.svg").read_text("utf-8")
+    assert "exact, agreed</text>" in drawn and len(drawn) < 60_000
+
+
 def test_every_benchmark_is_listed() -> None:
-    listed = {"encoder.py", "import_cost.py", "padding.py", "pretrain.py", "segmentation.py", "words.py"}
-    assert {path.name for path in (ROOT / "benchmarks").glob("*.py")} == listed
+    listed = "encoder import_cost padding pretrain segmentation words words_quality".split()
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(listed)
 
 
 def test_words(monkeypatch, capsys) -> None:
@@ -114,4 +154,5 @@ def test_words(monkeypatch, capsys) -> None:
     arguments = "discover line large count --rounds 1 --copies 2"
     monkeypatch.setattr(sys, "argv", ["words.py", *arguments.split()])
     script.main()
-    assert len(asked) == 4 + 2 + 1 + 8 and script.PUBLISHED in capsys.readouterr().out
+    tokenizers = 3 + bool(importlib.util.find_spec("jieba"))
+    assert len(asked) == 4 + 2 + 1 + 6 + 3 * tokenizers and script.PUBLISHED in capsys.readouterr().out

@@ -51,6 +51,17 @@ def test_faithful(text, tmp_path):
     assert len(out.read_text("utf-8").splitlines()) == len(found) + 1
 
 
+def test_agree(capfd, text, tmp_path):
+    assert call("words", "lm", text, "--out", tmp_path / "model.arpa") == 0
+    out, arguments = tmp_path / "words.txt", ("--min-count", 5, "--agree", tmp_path / "model.arpa")
+    assert call("words", "discover", text, "--out", out, *arguments) == 0
+    found = mp.words.discover(text, min_count=5)
+    agreed = mp.words.agreed(found, text, mp.words.read_arpa(tmp_path / "model.arpa"))
+    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in agreed)
+    assert len(agreed) < len(found) and "agreeing (" in capfd.readouterr().err
+    assert "--agree: expected files" in fault(capfd, "words", "discover", "-", "--out", out, *arguments)
+
+
 def test_count(capfd, text, tmp_path):
     out = tmp_path / "counts.tsv"
     assert call("words", "count", text, "--n", 2, "--out", out, "--workers", 2, "--min-count", 3) == 0

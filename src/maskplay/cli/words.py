@@ -57,6 +57,7 @@ def discover(
     not_first: str = typer.Option("", help="Characters with which no word may begin."),
     not_last: str = typer.Option("", help="Characters with which no word may end."),
     runs: bool = typer.Option(False, "--runs", help="Keep runs of letters and digits whole."),
+    agree: Path | None = typer.Option(None, help="Leave out what this model, .arpa or .tsv, hardly cuts out too."),
     field: str = FIELD,
     workers: int = WORKERS,
     memory: str | None = typer.Option(None, help="Most memory of this process, 1G say; beyond it files are used."),
@@ -64,6 +65,9 @@ def discover(
     """Find the words of a corpus, the most frequent first."""
     found.checked_ending(out, found.FORMATS)
     thresholds = _numbers(cohesion)
+    if agree and STDIN in paths(sources):
+        raise UserError("--agree: expected files, which can be read again, found standard input")
+    by = words.load_segmenter(agree) if agree else None
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         table = words.discover(
@@ -85,6 +89,9 @@ def discover(
             folder=out.parent,
             progress=tell,
         )
+        if by is not None:
+            table = words.agreed(table, sources, by, field=field, workers=workers)
+            tell("agreeing", 1, 1)
         table.write(out)
     _console().print(
         f"{len(table)} words of {table.characters:,} characters, each at least {table.min_count} times: {out}"

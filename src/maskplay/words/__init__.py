@@ -3,6 +3,7 @@
 It needs NumPy only; no model, no Keras.
 """
 
+from maskplay.words.agreement import agreed
 from maskplay.words.arpa import read_arpa, write_arpa
 from maskplay.words.contrasting import Contrast, contrast, write_contrast
 from maskplay.words.counting import Count, Counts, count
@@ -25,6 +26,7 @@ __all__ = [
     "Segmenter",
     "Vocabulary",
     "Word",
+    "agreed",
     "contrast",
     "count",
     "discover",
