@@ -1,9 +1,10 @@
 """What finding words and counting n-grams cost: CPU seconds, and peak memory per byte of text.
 
-    python benchmarks/words.py [discover] [line] [large] [count] [--copies 15] [--rounds 3]
+    python benchmarks/words.py [discover] [shards] [line] [large] [count] [--copies 15] [--rounds 3]
 
 discover: bench100 (laws, SQL and .NET documentation, 100.8 MB) in one thread and in two, faithful mode, and beside them
-a prototype where its file is given. line: 25 and 50 MB in a single line, which should take twice as long. large:
+a prototype where its file is given. shards: what a cluster computes, in one process without a cluster, and what lies in
+its folder meanwhile. line: 25 and 50 MB in a single line, which should take twice as long. large:
 bench100 `--copies` times, its lines permuted and its characters exchanged by a map of each copy's own, inside 1 GB.
 count: character n-grams beside a plain dictionary; and for tokenizers from the fastest to the slowest a plain loop
 beside one process and two, which answers when n processes can be more than n times as fast as a loop.
@@ -57,6 +58,21 @@ class Pieces:
         self.tokenizer = mp.Tokenizer.from_vocab(path)
     def __call__(self, line):
         return self.tokenizer.tokens(self.tokenizer.encode(line).ids)
+def sharded(path, size):
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+    from maskplay.words import engine, partials, shards
+    write, shards.SHARD = partials.Partials.write, size
+    def told(self, name, *arrays):
+        kind = name.split("-")[0]
+        written[kind] = written.get(kind, 0) + sum(array.nbytes for array in arrays)
+        write(self, name, *arrays)
+    @contextmanager
+    def here(address, workers):
+        yield SimpleNamespace(workers=1, run=lambda function, items: enumerate(map(function, items)))
+    partials.Partials.write, engine.join = told, here
+    return mp.words.discover(path, min_count=32, cluster="local")
+written = {}
 def status(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 before, start = status("VmRSS"), time.perf_counter()
@@ -64,8 +80,8 @@ cpu = [used(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 result = eval(sys.argv[1])
 wall = time.perf_counter() - start
 cpu = [used(who) - was for who, was in zip((resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN), cpu)]
-memory = dict(before=before, peak=status("VmHWM"))
-print(json.dumps(dict(cpu=sum(cpu), children=cpu[1], wall=wall, found=len(result), **memory)))
+told = dict(cpu=sum(cpu), children=cpu[1], wall=wall, before=before, peak=status("VmHWM"), found=len(result))
+print(json.dumps(told | dict(written=written)))
 """
 
 
@@ -86,6 +102,7 @@ def table(rows: dict[str, str], size: int, rounds: int) -> dict[str, dict[str, f
             results[name].append(measured(expression))
     medians = {}
     for name, some in results.items():
+        written = some[0].pop("written")
         mine = medians[name] = {key: statistics.median(one[key] for one in some) for key in some[0]}
         extra = mine["peak"] - mine["before"]
         print(
@@ -93,6 +110,8 @@ def table(rows: dict[str, str], size: int, rounds: int) -> dict[str, dict[str, f
             f"{extra / 1e6:6.0f} MB above the imports = {extra / size:5.2f} B/byte  {mine['found']:10,.0f} found",
             flush=True,
         )
+        for kind, amount in written.items():
+            print(f"  written to its folder: {kind:8} {amount / 1e6:6.0f} MB = {amount / size:5.2f} B/byte")
     return medians
 
 
@@ -117,6 +136,12 @@ def discover(folder: Path, text: bytes, rounds: int, prototype: Path | None) -> 
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
         print(f"prototype, everything it does: {done.stdout.splitlines()[-1]}")
     print(PUBLISHED)
+
+
+def sharded(folder: Path, text: bytes, rounds: int) -> None:
+    path = folder / "bench100.txt"
+    rows = {f"in shards of {size} MB, one process": f"sharded({str(path)!r}, {size}000000)" for size in (26, 101)}
+    table(rows, len(text), rounds)
 
 
 def line(folder: Path, text: bytes, rounds: int) -> None:
@@ -219,7 +244,7 @@ def main() -> None:
             elif what == "large":
                 large(folder, text, options.copies)
             else:
-                {"line": line, "count": count}[what](folder, text, options.rounds)
+                {"line": line, "count": count, "shards": sharded}[what](folder, text, options.rounds)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from maskplay.errors import DataError, MissingExtra, UserError
 
-__all__ = ["Part", "Sources", "are_places", "blocks", "lines", "pairs", "parts", "paths"]
+__all__ = ["Part", "Sources", "are_places", "blocks", "lines", "pairs", "parts", "paths", "size"]
 
 SIZE = 4 * 2**20  # characters of a block, about
 STDIN = Path("-")
@@ -178,6 +178,23 @@ def parts(sources: Sources, count: int) -> list[list[Part]]:
             dealt[min(middle // share, count - 1)].append(part if whole else Part(part.path, start, stop))
         done += size
     return [group for group in dealt if group]
+
+
+def size(sources: Sources) -> int:
+    """The bytes of the files that places name, packed as they are.
+
+    Raises:
+        DataError: a file cannot be read.
+        UserError: a place names nothing.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> _ = path.write_bytes(b"1\\n2\\n")
+        >>> size(path)
+        4
+    """
+    return sum(map(_size, _parts(sources)))
 
 
 def are_places(sources: Sources) -> bool:

@@ -27,7 +27,9 @@ app = typer.Typer(help="Find and count words in raw text, cut it into words.", r
 
 SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
 FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
-WORKERS = typer.Option(1, min=1, help="Threads.")
+WORKERS = typer.Option(1, min=1, help="Threads; processes with --cluster local.")
+CLUSTER = typer.Option(None, help="Count on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
+FOLDER = typer.Option(None, help="For files meanwhile; default beside --out. A cluster shares it; a URL will do.")
 
 
 class Mode(StrEnum):
@@ -61,6 +63,8 @@ def discover(
     field: str = FIELD,
     workers: int = WORKERS,
     memory: str | None = typer.Option(None, help="Most memory of this process, 1G say; beyond it files are used."),
+    folder: str | None = FOLDER,
+    cluster: str | None = CLUSTER,
 ) -> None:
     """Find the words of a corpus, the most frequent first."""
     found.checked_ending(out, found.FORMATS)
@@ -86,7 +90,8 @@ def discover(
             field=field,
             workers=workers,
             memory=memory,
-            folder=out.parent,
+            folder=folder or out.parent,
+            cluster=cluster,
             progress=tell,
         )
         if by is not None:
@@ -106,11 +111,15 @@ def count(
     min_count: int = typer.Option(1, min=1, help="Leave out what is rarer."),
     field: str = FIELD,
     workers: int = WORKERS,
+    folder: str | None = FOLDER,
+    cluster: str | None = CLUSTER,
 ) -> None:
     """Count characters or n-grams of them, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
-        counts = words.count(sources, n=n, min_count=min_count, field=field, workers=workers, progress=tell)
+        where = {"workers": workers, "folder": folder or out.parent, "cluster": cluster}
+        counts = words.count(sources, n=n, min_count=min_count, field=field, **where, progress=tell)
         counts.write(out)
     _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
 

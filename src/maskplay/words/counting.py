@@ -7,8 +7,6 @@ sending and merging one for each batch costs more than it saves. See https://kex
 """
 
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -22,8 +20,9 @@ from maskplay import corpus
 from maskplay.errors import UserError
 from maskplay.storage import new_file
 from maskplay.words.budget import Budget
+from maskplay.words.engine import engine
 from maskplay.words.found import checked_ending, parquet_file
-from maskplay.words.grams import Grams, count_grams
+from maskplay.words.grams import Grams, Rule
 from maskplay.words.parallel import checked_workers, parallel_map
 from maskplay.words.reader import Reader
 from maskplay.words.symbols import MOST, Alphabet, Kept
@@ -116,6 +115,8 @@ def count(
     field: str = "text",
     workers: int = 1,
     start_method: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Counts:
     """Count the n-grams of characters, or the words, of a corpus.
@@ -129,6 +130,7 @@ def count(
         field: of JSON lines.
         workers: threads for n-grams; processes for a tokenizer, which then must be importable.
         start_method: of the processes: fork, spawn or forkserver; default what `multiprocessing` is set to.
+        folder, cluster: count n-grams on a Ray cluster, through a folder it shares, as `maskplay.words.discover` does.
         progress: called with a step's name, how much of it is done, and of how much.
 
     Raises:
@@ -147,26 +149,25 @@ def count(
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
     if tokenizer is not None:
+        if cluster is not None:
+            raise UserError("cluster: n-grams are counted there; a tokenizer's words on one machine")
         return _count_words(sources, tokenizer, min_count, field, workers, start_method, tell)
     if not isinstance(n, int) or n < 1:
         raise UserError(f"n: expected a number from 1 on, found {n!r:.40}")
-    holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-"))
-    try:
-        reader = Reader(sources, Kept(EVERYTHING), field, holder, Budget(None))
-        alphabet, ids = reader.read(workers, tell)
+    with engine(partial(_reader, field), sources, workers, folder, cluster, Budget(None), tell) as counter:
+        alphabet = counter.read()
         bits = max(1, len(alphabet).bit_length())
         if n > 1 and (n * bits > 64 or len(alphabet) == MOST):
             raise UserError(f"n: {n} of {len(alphabet)} different characters do not fit 64 bits; expected a smaller n")
         if n == 1:
             grams = Grams(1, bits, np.arange(1, len(alphabet) + 1, dtype=np.uint64), alphabet.counts[1:])
         else:
-            told = partial(tell, "counting")
-            grams = count_grams(ids, alphabet.counts, bits, n, min_count, lower=False, workers=workers, progress=told)[
-                n
-            ]
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+            grams = counter.grams(Rule(bits, n, min_count, lower=False))[n]
     return _sorted_grams(grams, alphabet, min_count)
+
+
+def _reader(field: str, sources: corpus.Sources, folder: Path, budget: Budget) -> Reader:
+    return Reader(sources, Kept(EVERYTHING), field, folder, budget)
 
 
 def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:

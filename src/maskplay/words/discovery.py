@@ -8,8 +8,6 @@ Sources: https://kexue.fm/archives/4256 (the method), https://kexue.fm/archives/
 
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -19,16 +17,16 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.errors import MissingExtra, UserError
-from maskplay.words import freedom, original
+from maskplay.words import original
 from maskplay.words.budget import Budget
 from maskplay.words.candidates import Candidates
 from maskplay.words.cutting import HAN
+from maskplay.words.engine import engine
 from maskplay.words.found import Found
-from maskplay.words.grams import Grams, count_grams, unpacked
+from maskplay.words.grams import Grams, Rule, unpacked
 from maskplay.words.parallel import checked_workers
-from maskplay.words.reader import OriginalReader, Progress, Reader, numbered
+from maskplay.words.reader import OriginalReader, Progress, Reader
 from maskplay.words.symbols import Kept
-from maskplay.words.tokens import count_tokens
 from maskplay.words.trie import Trie
 
 COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
@@ -54,12 +52,14 @@ def discover(
     workers: int = 1,
     memory: int | str | None = None,
     folder: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Found:
     """Find the words of a corpus.
 
     Chinese characters (of all planes), ASCII letters and digits are counted; anything else, spaces too, ends a run, and
-    no word reaches over it. The result is the same whatever the order of the lines, `workers` and `memory` are.
+    no word reaches over it. The result is the same whatever the order of the lines, `workers`, `memory` and `cluster`
+    are.
 
     Args:
         sources: files, folders, patterns, or texts; see `maskplay.corpus.lines`.
@@ -79,15 +79,19 @@ def discover(
         not_first, not_last: characters with which no word may begin or end, "的了" for instance.
         runs: keep each run of ASCII letters and digits whole, as one symbol ("iPhone15"); exact mode only.
         field: of JSON lines.
-        workers: threads (the work is NumPy's, which lets them run at once).
+        workers: threads (the work is NumPy's, which lets them run at once); processes with `cluster="local"`.
         memory: most bytes for the whole process, a number or "1G"; beyond it work goes through files. Default: all that
-            it takes, about 2 bytes for each byte of the corpus.
-        folder: where such files go, in a folder that is removed at the end; default the system's place for them.
+            it takes, about 2 bytes for each byte of the corpus. On a cluster, of each worker.
+        folder: where such files go, in a folder that is removed at the end; default the system's place for them. On a
+            cluster, a folder that all machines share, or a URL that fsspec knows ("s3://bucket/scratch").
+        cluster: count on a Ray cluster, whose machines must see the sources: "local" starts one on this machine, "auto"
+            joins one that runs here; or the address of its head, "host:port" or "ray://host:port".
         progress: called with a step's name, how much of it is done, and of how much.
 
     Raises:
         UserError: an option or a place makes no sense, or `memory` is too small.
         DataError: a file is damaged; one line with its name and the line.
+        MissingExtra: `cluster` without Ray.
 
     Example:
         >>> text = ["天地玄黄", "宇宙，玄黄", "宇宙洪荒", "天地，宇宙"]
@@ -109,14 +113,8 @@ def discover(
     workers = checked_workers(workers)
     budget = Budget(memory)
     tell = progress or (lambda step, done, of: None)
-    holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-", dir=folder))
-    try:
-        reader = (
-            OriginalReader(sources, field, holder, budget)
-            if faithful
-            else Reader(sources, Kept([*ALPHANUMERIC, *HAN], runs), field, holder, budget)
-        )
-        alphabet, ids = reader.read(workers, tell)
+    with engine(partial(_reader, faithful, runs, field), sources, workers, folder, cluster, budget, tell) as counter:
+        alphabet = counter.read()
         least = min_count or (32 if faithful else default_min_count(alphabet.total))
         order = len(least_cohesion) + 1
         bits = max(1, len(alphabet).bit_length())
@@ -125,38 +123,31 @@ def discover(
                 f"cohesion: n-grams of {order} out of {len(alphabet)} different symbols do not fit 64 bits; "
                 f"expected at most {64 // bits - 1} thresholds"
             )
-        counting = partial(
-            count_grams,
-            firsts=alphabet.counts,
-            bits=bits,
-            order=order,
-            least=least,
-            workers=workers,
-            memory=budget.part(2),
-            folder=holder,
-            progress=partial(tell, "counting"),
-        )
-        if isinstance(reader, OriginalReader):
+        if faithful:
             start, end = (alphabet.symbols.index(mark) for mark in (original.START, original.END))
-            windows = counting(numbered(reader.windows, alphabet, workers), lower=False, unwanted=start)[order]
+            windows = counter.grams(Rule(bits, order, least, lower=False, unwanted=start))[order]
             total, grams = original.gram_counts(windows, start, end)
             single = np.zeros(len(alphabet) + 1, np.int64)
             single[grams[1].keys.astype(np.int64)] = grams[1].counts
         else:
-            grams = counting(ids, lower=True)
+            grams = counter.grams(Rule(bits, order, least, lower=True))
             total, single = alphabet.total, np.where(alphabet.counts >= least, alphabet.counts, 0)
         members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
         del grams
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
-        tokens = count_tokens(ids, trie, order, len(alphabet), workers, partial(tell, "cutting"))
+        tokens = counter.tokens(trie, order)
         words = Candidates(alphabet, members, tokens, bits, order, least)
         words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
-        occurrences, left, right = freedom.measure(
-            ids, words.trie(), workers, budget.part(4), holder, partial(tell, "measuring")
-        )
+        occurrences, left, right = counter.measure(words.trie())
         return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _reader(
+    faithful: bool, runs: bool, field: str, sources: corpus.Sources, folder: Path, budget: Budget
+) -> OriginalReader | Reader:
+    if faithful:
+        return OriginalReader(sources, field, folder, budget)
+    return Reader(sources, Kept([*ALPHANUMERIC, *HAN], runs), field, folder, budget)
 
 
 def default_min_count(characters: int) -> int:

@@ -42,18 +42,19 @@ def measure(
     spans = [(start, min(start + size, ids.length)) for start in range(0, ids.length, max(1, size))]
     held = None if memory is None else memory // HELD_BYTES // 2
     sides = [_Neighbours(trie.size, held, folder / name) for name in ("left", "right")]
-    for step, beside in enumerate(thread_map(lambda span: _count_span(ids, trie, *span), spans, workers)):
+    for step, beside in enumerate(thread_map(lambda span: count_stretch(ids, trie, *span), spans, workers)):
         for side, (keys, counts) in zip(sides, beside):
             side.add(keys, counts)
         if progress is not None:
             progress(step + 1, len(spans))
     (occurrences, left), (_, right) = (side.measured() for side in sides)
-    return occurrences, left, right
+    return occurrences, entropy(occurrences, left), entropy(occurrences, right)
 
 
-def _count_span(ids: Ids, trie: Trie, start: int, stop: int) -> list[Counts]:
+def count_stretch(ids: Ids, trie: Trie, start: int, stop: int) -> list[Counts]:
+    """Left and right neighbours of the words that begin in a stretch of ids, each counted and sorted by word."""
     sides: tuple[list[NDArray], list[NDArray]] = ([], [])
-    kind = np.uint32 if trie.size < 2**16 else np.uint64
+    kind = key_kind(trie)
     for first in range(start, stop, CHUNK):
         length = min(CHUNK, stop - first)
         last = first + length + trie.longest + 1
@@ -64,6 +65,28 @@ def _count_span(ids: Ids, trie: Trie, start: int, stop: int) -> list[Counts]:
             for side, beside in zip(sides, (block.take(at), block[n + 1 :].take(at))):
                 side.append(word | beside)
     return [_counted(side, kind) for side in sides]
+
+
+def key_kind(trie: Trie) -> type[np.unsignedinteger]:
+    """What holds a word's number and a neighbour's id."""
+    return np.uint32 if trie.size < 2**16 else np.uint64
+
+
+def merge_range(parts: list[Counts]) -> tuple[int, NDArray[np.int64], NDArray[np.float64]]:
+    """Partial counts of the neighbours of a range of words made into the first of these words, and for it and those
+    that follow the occurrences and the sum of c ln c over the neighbours. The parts, at least one, are emptied."""
+    keys, counts = _merged(parts)
+    word = (keys >> keys.dtype.type(16)).astype(np.int64)
+    # The words of a range stand beside each other: what is added up is as long as the range.
+    low, beside = int(word[0]), (keys & keys.dtype.type(0xFFFF)) != 0
+    every = np.bincount(word - low, counts)
+    inside = np.bincount((word - low)[beside], (counts * np.log(counts))[beside], minlength=len(every))
+    return low, every.astype(np.int64), inside
+
+
+def entropy(occurrences: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of neighbours, in nats, out of what `merge_range` adds up."""
+    return np.maximum(0.0, np.log(occurrences) - sums / occurrences)
 
 
 def _counted(parts: list[NDArray], kind: type) -> Counts:
@@ -117,7 +140,7 @@ class _Neighbours:
         return self._path.with_name(f"{self._path.name}-{kind}-{i}")
 
     def measured(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Occurrences and entropy of each word."""
+        """Occurrences of each word, and its sum over the neighbours."""
         occurrences, sums = np.zeros(self._words, np.int64), np.zeros(self._words)
         for i, parts in enumerate(self._parts):
             if self._file(i, "keys").exists():
@@ -127,15 +150,10 @@ class _Neighbours:
                     path.unlink()
             if not parts:
                 continue
-            keys, counts = _merged(parts)
-            word = (keys >> keys.dtype.type(16)).astype(np.int64)
-            # The words of a range stand beside each other: what is added up is as long as the range.
-            low, beside = int(word[0]), (keys & keys.dtype.type(0xFFFF)) != 0
-            every = np.bincount(word - low, counts)
-            inside = np.bincount((word - low)[beside], (counts * np.log(counts))[beside], minlength=len(every))
-            occurrences[low : low + len(every)] = every.astype(np.int64)
+            low, every, inside = merge_range(parts)
+            occurrences[low : low + len(every)] = every
             sums[low : low + len(every)] = inside
-        return occurrences, np.maximum(0.0, np.log(occurrences) - sums / occurrences)
+        return occurrences, sums
 
 
 def _merged(parts: list[Counts]) -> Counts:

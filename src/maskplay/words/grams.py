@@ -2,7 +2,8 @@
 
 The first symbol decides the bucket, so that a bucket at a time is in memory, and one sort of it gives every shorter
 n-gram too: they are prefixes. Where the ids themselves lie on disk, sorted runs of (n-gram, count) go to a file for
-each bucket and are merged from there. Both ways count the same, whatever the buckets.
+each bucket and are merged from there. Both ways count the same, whatever the buckets. The two functions of the second
+way, `count_stretch` and `merge_range`, are also what a cluster runs (see `maskplay.words.shards`).
 """
 
 import threading
@@ -25,6 +26,31 @@ MERGED_BYTES = 56  # the same for a bucket that is merged from runs
 
 Keys = NDArray[np.uint64]
 Counts = NDArray[np.int64]
+Partial = tuple[Keys, NDArray]  # n-grams in order, and how often each was met
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which n-grams are kept: those inside a run.
+
+    Attributes:
+        bits: of an id; `order` times as many must fit 64.
+        order: n of the longest.
+        least: how often they occur.
+        lower: keep those of 2 … `order` - 1 as well; otherwise only whole ones of `order`.
+        unwanted: an id with which no n-gram shall end.
+    """
+
+    bits: int
+    order: int
+    least: int
+    lower: bool
+    unwanted: int = 0
+
+    @property
+    def orders(self) -> range:
+        """Each n, falling."""
+        return range(self.order, 1 if self.lower else self.order - 1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,75 +83,89 @@ def unpacked(keys: Keys, order: int, bits: int) -> NDArray[np.int64]:
 def count_grams(
     ids: Ids,
     firsts: Counts,
-    bits: int,
-    order: int,
-    least: int,
+    rule: Rule,
     *,
-    lower: bool,
     workers: int = 1,
     memory: int | None = None,
     folder: Path | None = None,
-    unwanted: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[int, Grams]:
-    """The n-grams that occur inside runs at least `least` times.
+    """The n-grams of a corpus.
 
     Args:
         ids: of the corpus; 0 ends a run.
         firsts: how often each id occurs, by id; [0] is 0.
-        bits: of an id; `order` times as many must fit 64.
-        order: n of the longest.
-        lower: count those of 2 … `order` - 1 as well; otherwise only whole ones of `order`.
+        rule: which n-grams.
         workers: threads.
         memory: bytes for all that is counted at once.
         folder: where runs may be put when `ids` lie on disk.
-        unwanted: an id with which no n-gram shall end.
         progress: is told how much of how much is done.
 
     Returns:
         The n-grams by their n.
     """
 
-    def counted(keys: NDArray, counts: Counts | None = None) -> list[tuple[Keys, Counts]]:
-        starts, length = _starts(keys), len(keys)
-        keys = keys[starts].astype(np.uint64, copy=False)  # lets go of all others before more memory is asked for
-        counts = np.diff(starts, append=length) if counts is None else np.add.reduceat(counts, starts)
-        found = []
-        for n in range(order, 1 if lower else order - 1, -1):
-            if n < order:
-                keys = keys >> U(bits)
-                starts = _starts(keys)
-                keys, counts = keys[starts], np.add.reduceat(counts, starts)
-            last = keys & U((1 << bits) - 1)
-            wanted = (counts >= least) & (last != 0) & (last != unwanted)
-            found.append((keys[wanted], counts[wanted]))
-        return found
-
+    bits, order = rule.bits, rule.order
     # On disk too when one symbol is so frequent that its bucket would not fit.
     if memory is None or ids.path is None and int(firsts.max(initial=0)) * BYTES * workers <= memory:
         buckets, sizes = _edges(firsts, ids.length, BUCKET if memory is None else memory // BYTES, workers)
         jobs = list(zip(buckets, buckets[1:], sizes))
-        results = thread_map(lambda job: counted(_bucket(ids, *job, bits, order)), jobs, workers)
+        results = thread_map(lambda job: _kept(_bucket(ids, *job, bits, order), None, rule), jobs, workers)
         steps = len(jobs)
     else:
         assert folder is not None
         runs = _Runs(folder, ids, bits, order, memory, workers)
         runs.write(workers, progress)
-        results = thread_map(lambda i: counted(*runs.merged(i)), range(runs.count), workers)
+        results = thread_map(lambda i: merge_range(*runs.taken(i), rule), range(runs.count), workers)
         steps = runs.count
-    orders = range(order, 1 if lower else order - 1, -1)
-    kept: dict[int, list[tuple[Keys, Counts]]] = {n: [] for n in orders}
+    parts = []
     for step, found in enumerate(results):
-        for n, grams in zip(orders, found):
-            kept[n].append(grams)
+        parts.append(found)
         if progress is not None:
             progress(step + 1, steps)
-    return {n: Grams(n, bits, *_joined(parts)) for n, parts in kept.items()}
+    return joined(parts, rule)
 
 
-def _joined(parts: list[tuple[Keys, Counts]]) -> tuple[Keys, Counts]:
-    keys = [np.zeros(0, np.uint64), *(keys for keys, _ in parts)]
-    return np.concatenate(keys), np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
+def count_stretch(ids: Ids, start: int, stop: int, bits: int, order: int) -> Partial:
+    """The n-grams that begin in a stretch of ids, counted and sorted; behind the end of a run they hold zeros."""
+    stop = min(stop, ids.length)
+    keys = packed(ids, start, stop, bits, order)
+    keys.sort()
+    starts = _starts(keys)
+    return keys[starts], np.diff(starts, append=len(keys)).astype(np.uint32)
+
+
+def merge_range(keys: Keys, counts: NDArray, rule: Rule) -> list[Partial]:
+    """What is kept of a range of n-grams whose partial counts are put one behind another, by falling n."""
+    order = np.argsort(keys)
+    return _kept(keys[order], counts[order].astype(np.int64), rule)
+
+
+def joined(ranges: list[list[Partial]], rule: Rule) -> dict[int, Grams]:
+    """N-grams by their n out of those of each range, in order."""
+    found, bits = {}, rule.bits
+    for place, n in enumerate(rule.orders):
+        keys = [np.zeros(0, np.uint64), *(parts[place][0] for parts in ranges)]
+        counts = [np.zeros(0, np.int64), *(parts[place][1] for parts in ranges)]
+        found[n] = Grams(n, bits, np.concatenate(keys), np.concatenate(counts))
+    return found
+
+
+def _kept(keys: NDArray, counts: Counts | None, rule: Rule) -> list[Partial]:
+    """What is kept of sorted n-grams, each counted once where no counts are given."""
+    starts, length = _starts(keys), len(keys)
+    keys = keys[starts].astype(np.uint64, copy=False)  # lets go of all others before more memory is asked for
+    counts = np.diff(starts, append=length) if counts is None else np.add.reduceat(counts, starts)
+    found = []
+    for n in rule.orders:
+        if n < rule.order:
+            keys = keys >> U(rule.bits)
+            starts = _starts(keys)
+            keys, counts = keys[starts], np.add.reduceat(counts, starts)
+        last = keys & U((1 << rule.bits) - 1)
+        wanted = (counts >= rule.least) & (last != 0) & (last != rule.unwanted)
+        found.append((keys[wanted], counts[wanted]))
+    return found
 
 
 def _starts(keys: NDArray) -> NDArray[np.int64]:
@@ -161,6 +201,15 @@ def _bucket(ids: Ids, low: int, high: int, size: int, bits: int, order: int) -> 
     return keys
 
 
+def packed(ids: Ids, start: int, stop: int, bits: int, order: int) -> Keys:
+    """The n-grams that begin from `start` to `stop`, as they stand."""
+    piece = ids.read(start, stop + order - 1)
+    at = np.flatnonzero(piece[: stop - start])
+    keys = np.empty(len(at), np.uint64)
+    _pack(piece, at, bits, order, keys)
+    return keys
+
+
 def _pack(piece: NDArray[np.uint16], at: NDArray[np.int64], bits: int, order: int, out: NDArray) -> None:
     """Put the n-grams that begin at some places of a piece into `out`."""
     out[:] = piece.take(at)
@@ -186,7 +235,7 @@ class _Runs:
         self.run = min(RUN, max(2**14, memory // workers // BYTES))
         self.count = max(1, -(-ids.length * MERGED_BYTES * workers // memory))
         stride = max(1, ids.length // 2**20)
-        sample = np.concatenate([self._keys(start, start + 2**12) for start in range(0, ids.length, 2**12 * stride)])
+        sample = np.concatenate([self._sample(start) for start in range(0, ids.length, 2**12 * stride)])
         sample.sort()
         pair = U(bits * max(0, order - 2))
         inner = sample[np.arange(1, self.count) * len(sample) // self.count] if len(sample) else sample
@@ -194,13 +243,8 @@ class _Runs:
         self.count = len(self.edges) + 1
         self._locks = [threading.Lock() for _ in range(self.count)]
 
-    def _keys(self, start: int, stop: int) -> Keys:
-        stop = min(stop, self.ids.length)
-        piece = self.ids.read(start, stop + self.order - 1)
-        at = np.flatnonzero(piece[: stop - start])
-        keys = np.empty(len(at), np.uint64)
-        _pack(piece, at, self.bits, self.order, keys)
-        return keys
+    def _sample(self, start: int) -> Keys:
+        return packed(self.ids, start, min(start + 2**12, self.ids.length), self.bits, self.order)
 
     def write(self, workers: int, progress: Callable[[int, int], object] | None) -> None:
         starts = range(0, self.ids.length, self.run)
@@ -209,10 +253,7 @@ class _Runs:
                 progress(step + 1, len(starts) + self.count)
 
     def _write_run(self, start: int) -> None:
-        keys = self._keys(start, start + self.run)
-        keys.sort()
-        begins = _starts(keys)
-        keys, counts = keys[begins], np.diff(begins, append=len(keys)).astype(np.uint32)
+        keys, counts = count_stretch(self.ids, start, start + self.run, self.bits, self.order)
         cuts = [0, *np.searchsorted(keys, self.edges).tolist(), len(keys)]
         for i, (first, last) in enumerate(zip(cuts, cuts[1:])):
             if first < last:
@@ -224,13 +265,12 @@ class _Runs:
     def _path(self, i: int, kind: str) -> Path:
         return self.folder / f"{kind}-{i}"
 
-    def merged(self, i: int) -> tuple[Keys, Counts]:
-        """A bucket's n-grams with their counts, sorted; equal ones still stand beside each other."""
+    def taken(self, i: int) -> Partial:
+        """What was put into a bucket, one run behind another; its files go."""
         if not self._path(i, "keys").exists():
             return np.zeros(0, np.uint64), np.zeros(0, np.int64)
         keys = np.fromfile(self._path(i, "keys"), np.uint64)
         counts = np.fromfile(self._path(i, "counts"), np.uint32)
         for kind in ("keys", "counts"):
             self._path(i, kind).unlink()
-        order = np.argsort(keys)
-        return keys[order], counts[order].astype(np.int64)
+        return keys, counts

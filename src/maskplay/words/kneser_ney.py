@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from maskplay import corpus
 from maskplay.errors import UserError
 from maskplay.words.budget import Budget
-from maskplay.words.grams import Grams, U, count_grams
+from maskplay.words.grams import Grams, Rule, U, count_grams
 from maskplay.words.ngram_model import BITS, END, NOWHERE, START, UNKNOWN, Level, NgramModel, marked
 from maskplay.words.parallel import checked_workers
 from maskplay.words.reader import BLOCK, Progress, Reader
@@ -79,7 +79,7 @@ def train_ngrams(
                 f"expected at most {64 // bits}"
             )
         told = partial(tell, "counting")
-        grams = count_grams(ids, alphabet.counts, bits, order, 1, lower=True, workers=workers, progress=told)
+        grams = count_grams(ids, alphabet.counts, Rule(bits, order, 1, lower=True), workers=workers, progress=told)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
     return NgramModel(["", START, END, *alphabet.symbols[3:], UNKNOWN], _levels(grams, len(alphabet) + 1, min_count))

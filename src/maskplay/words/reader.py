@@ -32,6 +32,11 @@ class Reader:
         self.spool = Spool(folder / "codes", budget.part(4))
         self.alone = True  # no other thread puts anything down
 
+    @property
+    def counted(self) -> Spool:
+        """What n-grams are counted of; mostly the same as what is cut, which is the first spool."""
+        return self.spool
+
     def read(self, workers: int, tell: Progress) -> tuple[Alphabet, Ids]:
         """The symbols of the corpus and its ids."""
         parts: list = [self.sources]
@@ -69,6 +74,10 @@ class OriginalReader(Reader):
     def __init__(self, sources: corpus.Sources, field: str, folder: Path, budget: Budget) -> None:
         super().__init__(sources, Kept(original.RANGES), field, folder, budget)
         self.windows = Spool(folder / "windows", budget.part(4))
+
+    @property
+    def counted(self) -> Spool:
+        return self.windows
 
     def first(self) -> Tally:
         before = np.full(original.ORDER - 1, ord(original.START), np.uint16)

@@ -8,6 +8,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import BinaryIO
 
@@ -140,9 +141,8 @@ class Alphabet:
         named.sort()
         self.symbols = ["", *(text for text, _, _ in named)]
         self.counts = np.array([0, *(count for _, _, count in named)], np.int64)
-        codes = [code for _, code, _ in named]
-        self._table = np.zeros(max([65535, *codes]) + 1, np.uint16)
-        self._table[codes] = np.arange(1, len(codes) + 1)
+        self._table = np.zeros(max([65535, *(code for code, _ in found)]) + 1, np.uint16)
+        self._table[[code for _, code, _ in named]] = np.arange(1, len(named) + 1)
 
     def __len__(self) -> int:
         return len(self.symbols) - 1
@@ -150,6 +150,16 @@ class Alphabet:
     def ids(self, codes: NDArray) -> NDArray[np.uint16]:
         """The ids of codes."""
         return self._table.take(codes)
+
+    def knowing(self, runs: list[str]) -> "Alphabet":
+        """The same for codes that were given to runs elsewhere, in this order."""
+        ids = {text: number for number, text in enumerate(self.symbols) if len(text) > 1}
+        table = np.zeros(RUNS + len(runs), np.uint16)
+        table[: min(RUNS, len(self._table))] = self._table[:RUNS]
+        table[RUNS:] = [ids.get(run, 0) for run in runs]
+        same = copy(self)
+        same._table = table
+        return same
 
     def text(self, ids: NDArray | list[int]) -> str:
         """Ids as a string."""

@@ -32,6 +32,17 @@ class Tokens:
     members: NDArray[np.int64]
     longer: Counter[bytes]
 
+    def add(self, other: "Tokens") -> None:
+        """Take in what was counted elsewhere."""
+        np.add(self.single, other.single, out=self.single)
+        np.add(self.members, other.members, out=self.members)
+        self.longer.update(other.longer)
+
+
+def no_tokens(trie: Trie, symbols: int) -> Tokens:
+    """What is counted before anything is, for so many ids."""
+    return Tokens(np.zeros(symbols + 1, np.int64), np.zeros(trie.size, np.int64), Counter())
+
 
 def count_tokens(
     ids: Ids, trie: Trie, order: int, symbols: int, workers: int, progress: Callable[[int, int], object] | None = None
@@ -46,20 +57,19 @@ def count_tokens(
         workers: threads.
         progress: is told how much of how much is done.
     """
-    all_ = Tokens(np.zeros(symbols + 1, np.int64), np.zeros(trie.size, np.int64), Counter())
+    all_ = no_tokens(trie, symbols)
     spans = ids.spans(max(4 * workers, ids.length // 2**24))
-    for step, some in enumerate(thread_map(lambda span: _count_span(ids, trie, order, symbols, *span), spans, workers)):
-        np.add(all_.single, some.single, out=all_.single)
-        np.add(all_.members, some.members, out=all_.members)
-        all_.longer.update(some.longer)
+    results = thread_map(lambda span: count_stretch(ids, trie, order, symbols, *span), spans, workers)
+    for step, some in enumerate(results):
+        all_.add(some)
         if progress is not None:
             progress(step + 1, len(spans))
-    all_.single[0] = 0
     return all_
 
 
-def _count_span(ids: Ids, trie: Trie, order: int, symbols: int, start: int, stop: int) -> Tokens:
-    found = Tokens(np.zeros(symbols + 1, np.int64), np.zeros(trie.size, np.int64), Counter())
+def count_stretch(ids: Ids, trie: Trie, order: int, symbols: int, start: int, stop: int) -> Tokens:
+    """The tokens of a stretch of ids that begins and ends where no run is."""
+    found = no_tokens(trie, symbols)
     numbers: list[NDArray[np.int32]] = []  # of the members met, until it is worth while to count them
     size = CHUNK
     while start < stop:
@@ -78,6 +88,7 @@ def _count_span(ids: Ids, trie: Trie, order: int, symbols: int, start: int, stop
             counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *numbers]), minlength=trie.size)
             np.add(found.members, counts, out=found.members)
             numbers = []
+    found.single[0] = 0  # no symbol
     return found
 
 
