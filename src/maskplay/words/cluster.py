@@ -145,10 +145,10 @@ def _answered(address: str) -> None:
     """See that somebody listens: Ray itself waits for minutes, and then may end the process."""
     try:
         place = urlsplit(address if "://" in address else f"//{address}")
-        host, port = place.hostname, place.port
+        scheme, host, port = place.scheme, place.hostname, place.port
     except ValueError:
-        host = port = None
-    if host is None or port is None or "://" in address and place.scheme != "ray":
+        scheme = host = port = None
+    if host is None or port is None or "://" in address and scheme != "ray":
         raise UserError(f"cluster: expected local, auto, host:port or ray://host:port, found {address!r:.60}")
     try:
         socket.create_connection((host, port), PATIENCE).close()

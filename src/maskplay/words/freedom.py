@@ -81,7 +81,7 @@ def merge_range(parts: list[Counts]) -> tuple[int, NDArray[np.int64], NDArray[np
     low, beside = int(word[0]), (keys & keys.dtype.type(0xFFFF)) != 0
     every = np.bincount(word - low, counts)
     inside = np.bincount((word - low)[beside], (counts * np.log(counts))[beside], minlength=len(every))
-    return low, every.astype(np.int64), inside
+    return low, every.astype(np.int64), inside.astype(np.float64)
 
 
 def entropy(occurrences: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -60,7 +60,7 @@ def read_shard(reading: Reading, partials: Partials, item: tuple[int, list[corpu
     reader = reading(parts, Path(), Budget(None))
     reader.first()  # stands before each shard, but is counted once
     tally = reader.encode(parts)
-    kinds = {}
+    kinds: dict[str, tuple[str, int]] = {}
     for spool in dict.fromkeys((reader.spool, reader.counted)):
         codes = np.concatenate([np.zeros(0, np.uint16), *spool.take()])
         partials.write(f"{spool.path.name}-{number}", codes)
