@@ -102,15 +102,15 @@ def table(rows: dict[str, str], size: int, rounds: int) -> dict[str, dict[str, f
             results[name].append(measured(expression))
     medians = {}
     for name, some in results.items():
-        written = some[0].pop("written")
-        mine = medians[name] = {key: statistics.median(one[key] for one in some) for key in some[0]}
+        numbers = some[0].keys() - {"written"}
+        mine = medians[name] = {key: statistics.median(one[key] for one in some) for key in numbers}
         extra = mine["peak"] - mine["before"]
         print(
             f"{name:36} {mine['cpu']:7.2f} CPU s {mine['wall']:7.2f} s wall  peak {mine['peak'] / 1e6:6.0f} MB, "
             f"{extra / 1e6:6.0f} MB above the imports = {extra / size:5.2f} B/byte  {mine['found']:10,.0f} found",
             flush=True,
         )
-        for kind, amount in written.items():
+        for kind, amount in some[0]["written"].items():
             print(f"  written to its folder: {kind:8} {amount / 1e6:6.0f} MB = {amount / size:5.2f} B/byte")
     return medians
 
