@@ -39,7 +39,7 @@ class LanguageModel(keras.Model):
     Returns: a dictionary with "hidden" `(batch, length, hidden)` and, for the heads there are, "pooled"
     `(batch, hidden)`, "nsp" logits `(batch, 2)`, "mlm" or "lm" logits `(batch, length or positions, vocab_size)`, "rtd"
     logits `(batch, length)`; with a decoder also "encoded", the encoder's output. With labels "mlm" or "lm" is `(batch,
-    length or positions, 2)`, see `maskplay.losses.token_losses`: many times less memory and time than logits.
+    length or positions, 2)`, found without holding the logits: see `maskplay.losses.token_losses`.
 
     Raises:
         UserError: an unknown head, "nsp" without "pooler", or no decoder tokens where there is a decoder.

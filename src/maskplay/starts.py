@@ -2,7 +2,7 @@
 
 A fresh network spends its first millions of tokens on finding how often tokens occur, which of them stand side by side,
 and that neighbours matter most. Three counts give it that; each keeps the form of the network, so the result is a
-checkpoint like any other. On two CPU cores they are worth several times the training (docs/pretraining.md).
+checkpoint like any other.
 """
 
 from collections.abc import Callable, Iterable, Iterator

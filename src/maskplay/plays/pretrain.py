@@ -104,7 +104,7 @@ class Pretrain(keras.Model):
         length: tokens of a row, special ones included; default the network's positions, at most 512.
         mask_rate: which share of the words the masked objectives hide.
         logits: whether outputs for tokens are logits over the whole vocabulary, which R-Drop and virtual adversarial
-            training compare. By default they are the losses alone, for a fraction of the memory and time.
+            training compare. By default they are the losses alone, and logits are never held.
 
     As a `keras.Model` it takes, for each objective, ints `(batch, length)` by name (see `Steps`) to a dictionary: for
     tokens `(batch, places or length, 2)`, the cross-entropy of each label and whether it had the highest score (without
