@@ -76,8 +76,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 def main(data: Path, out: Path) -> None:
     texts = domains(data)
     draw = np.random.default_rng(SEED)
-    masks = {"laws": None, "docs": None, "modern": None}
-    masks = {name: chosen(len(texts[name]), draw) for name in masks}
+    masks = {name: chosen(len(texts[name]), draw) for name in ("laws", "docs", "modern")}
     masks["classical"] = masks["modern"]
     held_out = {n: [line for line, held in zip(lines, masks[n]) if held] for n, lines in texts.items()}
     known = np.unique(np.concatenate([shingles(lines)[0] for lines in held_out.values()]))

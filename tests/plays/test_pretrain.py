@@ -169,6 +169,17 @@ def test_losses_without_logits_teach_what_losses_of_logits_do(corpus, objective:
     assert max(np.abs(one - other).max() for one, other in zip(start, after[0])) > 1e-3
 
 
+def test_tricks_that_compare_scores_ask_for_them(model, corpus) -> None:
+    tricks = mp.regularization.RDrop(), mp.regularization.VirtualAdversarial("embedding/token")
+    for trick in tricks:
+        with pytest.raises(mp.UserError, match=f"{type(trick).__name__} compares scores; make Pretrain with"):
+            mp.regularization.regularize(play(model, "mlm"), trick)
+    mp.regularization.regularize(play(model, "mlm"), mp.regularization.FGM("embedding/token"))
+    made = mp.regularization.regularize(play(model, "mlm", logits=True), tricks[0])
+    train, _ = made.steps(corpus, batch_size=4, steps=1)
+    assert np.isfinite(made.fit(train, verbose=0).history["loss"][0])
+
+
 def test_halves_in_their_order_or_not(model, tmp_path: Path) -> None:
     corpus = pretext.prepare([noise(5)], tmp_path / "tokens", TOKENIZER)
     plain, _ = Steps(play(model, "unilm"), corpus, batch_size=64, steps=1)[0]

@@ -12,7 +12,7 @@ __all__ = ["Muon"]
 class Muon(keras.optimizers.Muon):
     """Keras' Muon; under a mixed policy its Newton-Schulz iterations are in half precision, too.
 
-    They are products of matrices and only have to come near an orthogonal one. Under `float32` this is Keras' optimizer.
+    They are products of matrices and only have to come near an orthogonal one. Under `float32` this is Keras' own.
 
     Source: Jordan 2024 (kellerjordan.github.io/posts/muon), arXiv:2502.16982 for the scale of its steps.
 

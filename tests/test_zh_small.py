@@ -1,0 +1,107 @@
+"""The scripts behind the bundled model run, small: text parted, evaluated, fine-tuned, packed."""
+
+import importlib.util
+import json
+import lzma
+import runpy
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import maskplay as mp
+from laws.house import ROOT
+
+SCRIPTS = ROOT / "examples" / "zh_small"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.syspath_prepend(ROOT / "examples")
+        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+
+    return run
+
+
+def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    lines = ["".join(draw.choice([*"天地玄黄宇宙洪荒日月盈昃辰宿列张"], 20)) for _ in range(4000)]
+    lines[:2000:50] = ["都是一样的一行，站在许多地方。"] * 40
+    folder = tmp_path / "data" / "corpus"
+    folder.mkdir(parents=True)
+    for name in ("laws", "sql_docs", "dotnet_docs", "vs_docs", "cpp_docs", "graph_docs", "tidb_docs", "oiwiki"):
+        (folder / f"{name}.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+    pairs = "\n".join(f"一\t古{line}\t今{line}" for line in lines)
+    (folder / "niutrans_pairs.tsv.xz").write_bytes(lzma.compress(pairs.encode()))
+    script("corpus.py", tmp_path / "data", tmp_path / "out")
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert rows[0][0] == "domain" and [row[0] for row in rows[1:]] == ["laws", "docs", "modern", "classical"]
+    parts = {
+        (part, row[0]): (tmp_path / "out" / part / f"{row[0]}.txt").read_text("utf-8").splitlines()
+        for row in rows[1:]
+        for part in ("train", "held_out")
+    }
+    held_out = {line for (part, _), some in parts.items() if part == "held_out" for line in some}
+    for row in rows[1:]:
+        train = parts["train", row[0]]
+        assert len(train) + len(parts["held_out", row[0]]) + int(row[3]) == int(row[1]) and len(train) > 0
+        # Also not with another first character, as the two sides of a pair have.
+        assert not {line[-20:] for line in train} & {line[-20:] for line in held_out}
+
+
+def test_evaluation(script, capsys, tmp_path: Path) -> None:
+    texts = {"laws": "本法自公布之日起施行。", "docs": "请输入用户名和密码。", "modern": "他们都很高兴。"}
+    texts["classical"] = "不亦说乎。"
+    for name, text in texts.items():
+        for part in ("train", "held_out"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / f"{name}.txt").write_text(f"{text}\n" * 60, encoding="utf-8")
+    with zipfile.ZipFile(tmp_path / "cmrc.zip", "w") as archive:
+        articles = [{"paragraphs": [{"context": "中华人民共和国的首都是北京，" * 20}]}]
+        archive.writestr("dev.json", json.dumps({"data": articles}))
+    script("evaluate.py", "bundled:zh-small", tmp_path, "--cmrc", tmp_path / "cmrc.zip", "--baselines")
+    *rows, cloze = capsys.readouterr().out.splitlines()
+    told = {row.split("\t")[0]: row.split("\t")[1:] for row in rows}
+    assert [*told] == ["domain", *texts, "all"]
+    # Every sentence was counted sixty times: its neighbours tell nearly each token. No token is most of them.
+    assert all(float(told[name][5]) > 0.6 > float(told[name][4]) for name in texts)
+    assert float(told["laws"][3]) > 0.3 and float(told["laws"][2]) > 0
+    # What is asked of an article is what stood there, and neighbours that were never seen together tell nothing.
+    assert cloze == "cmrc cloze, 3 windows: top-1 1.000, top-5 1.000; neighbours 0.000"
+    if importlib.util.find_spec("jieba"):
+        script("evaluate.py", "bundled:zh-small", tmp_path, "--words", "jieba")
+        assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_fine_tuning(script, capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mp.plays.Classify, "fit", lambda play, batches, **_: play.train_on_batch(*batches[0]))
+    with zipfile.ZipFile(tmp_path / "reviews.zip", "w") as archive:
+        for part in ("train", "test"):
+            archive.writestr(f"{part}.tsv", "label\ttext_a\n" + "1\t很好\n0\t很差\n" * 20)
+    script("fine_tune.py", "chnsenticorp", tmp_path / "reviews.zip", "--examples", 20, "--seeds", 2)
+    out = capsys.readouterr().out
+    assert out.count("model: ") == out.count("fresh: ") == 2 and "20 examples, 40 in the test: regression 1.000" in out
+    with zipfile.ZipFile(tmp_path / "tnews.zip", "w") as archive:
+        rows = [{"sentence": f"标题{i % 3}", "label": str(100 + i % 3)} for i in range(60)]
+        archive.writestr("tnews_public/train.json", "\n".join(map(json.dumps, rows)))
+    script("fine_tune.py", "tnews", tmp_path / "tnews.zip", "--seeds", 1)
+    assert "tnews, 54 examples, 6 in the test" in capsys.readouterr().out
+
+
+def test_packing_halves_the_weights(script, tmp_path: Path) -> None:
+    tokenizer = mp.fresh.vocabulary(["天地玄黄"] * 5, 90)
+    sizes = dict(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, dropout=0.0, attention_dropout=0.0)
+    bert = mp.Pretrained(mp.fresh.network("roformer", tokenizer, **sizes), tokenizer, "roformer")
+    bert.save(tmp_path / "run", format="huggingface")
+    (tmp_path / "run" / "history.csv").write_text("step\n")
+    script("pack.py", tmp_path / "run", tmp_path / "packed")
+    packed = load_file(tmp_path / "packed" / "model.safetensors")
+    assert {array.dtype for array in packed.values()} == {np.dtype("float16")}
+    again = mp.load(tmp_path / "packed")
+    assert again.config.dropout == 0.1 and again.tokenizer == tokenizer
+    assert np.abs(again.encode("天地") - bert.encode("天地")).max() < 1e-2
