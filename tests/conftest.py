@@ -39,6 +39,7 @@ ONCE = (
     "test_docs.py",
     "test_import.py",
     "test_tables.py",
+    "test_zh_small.py",
     "text",
     "words",
 )
