@@ -1,7 +1,7 @@
 """Encoder forward pass and pretraining step: maskplay, Hugging Face transformers and bert4keras in one run.
 
     python benchmarks/encoder.py [--quick] [--sizes small,base] [--threads 1] [--rounds 5] [--peers maskplay-jax,…]
-        [--huge-pages] [--torch-python PYTHON] [--bert4keras-python PYTHON]
+        [--keep-memory] [--torch-python PYTHON] [--bert4keras-python PYTHON]
 
 Each peer is a process of its own (`benchmarks/peers`), built once per case and then called in turn with the others,
 round by round, so that what else the machine does hits all alike. With one thread the measure is CPU time on one pinned
@@ -14,9 +14,8 @@ maskplay and, if it is installed there, transformers run in this interpreter. Th
     python3.11 -m venv old && old/bin/pip install tensorflow-cpu==2.21.0 tf_keras==2.21.0 numpy six
     old/bin/pip install --no-deps bert4keras==0.11.5
 
-With --huge-pages every peer runs under GLIBC_TUNABLES=glibc.malloc.hugetlb=1: XLA maps its temporary memory anew in
-each step, and with small pages the page faults were a fifth of a small training step where this was written.
-Where memory is busy, finding huge pages can cost more than that.
+With --keep-memory every peer runs with what `maskplay.memory.keep` sets: XLA and PyTorch map their temporary memory
+anew in each step otherwise, and page faults were two fifths of a small training step on JAX where this was written.
 
 A fp32 encoder is matrix products, so a ratio is often that of two libraries of matrix products. That one is measured,
 too, and printed beside every ratio that it explains: on another processor it is another number.
@@ -51,6 +50,8 @@ PEERS = {
 DEFAULT = "maskplay-jax,maskplay-jax-stock,transformers-fp32,transformers-bf16,bert4keras"
 SHAPES = {"tiny": (2, 32, 2, 64, 500), "small": (4, 256, 4, 1024, 21128), "base": (12, 768, 12, 3072, 21128)}
 NAMES = ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size")
+# What `maskplay.memory.keep` sets, for peers that do not have it.
+KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_ARENA_MAX": "1"}
 GEMM = ((1024, 768), (768, 3072))  # tokens by hidden, hidden by intermediate
 
 
@@ -105,8 +106,8 @@ def start(name: str, arguments: argparse.Namespace, peers: dict[str, tuple[str, 
         "PYTHONPATH": str(HERE.parent / "src"),
         "PEER_CORES": ",".join(map(str, cores(arguments.threads))),
     }  # fmt: skip
-    if arguments.huge_pages:
-        environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    if arguments.keep_memory:
+        environment |= KEEP
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115
     command = [python, str(HERE / "peers" / script), *argument.split()]
     try:
@@ -219,7 +220,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="1: CPU time; more: wall time (default 1)")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter with torch and transformers")
     parser.add_argument("--bert4keras-python", help="interpreter with bert4keras and tf_keras")
-    parser.add_argument("--huge-pages", action="store_true", help="let glibc ask for huge pages, in every peer")
+    parser.add_argument("--keep-memory", action="store_true", help="keep what arrays leave behind, in every peer")
     parser.add_argument("--quick", action="store_true", help="the small model in 3 rounds")
     parser.add_argument("--smoke", action="store_true", help="does it run? Tiny shapes, maskplay alone, one round")
     arguments = parser.parse_args()
@@ -239,7 +240,7 @@ def main() -> int:
             made = ", ".join(f"{part} {version}" for part, version in peer.versions.items())
             print(f"{name:20} {'MISSING: ' + peer.missing if peer.missing else made}", flush=True)
         how = "CPU time of one pinned thread" if arguments.threads == 1 else f"wall time on {arguments.threads} threads"
-        how += ", huge pages" if arguments.huge_pages else ""
+        how += ", memory kept" if arguments.keep_memory else ""
         print(f"{machine()}; {how}; medians [quartiles] of {arguments.rounds} interleaved rounds")
         gemm: dict[str, list[float]] = {}
         for case in cases(sizes, arguments.smoke):

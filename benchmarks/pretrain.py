@@ -1,6 +1,7 @@
 """Pretraining: tokens of text per second of a training step beside transformers, and text prepared per second.
 
-    python benchmarks/pretrain.py [--sizes small,base] [--rounds 5] [--peers maskplay-jax,…] [--torch-python PYTHON]
+    python benchmarks/pretrain.py [--sizes small,base] [--rounds 5] [--peers maskplay-jax,…] [--give-back]
+        [--torch-python PYTHON]
     python benchmarks/pretrain.py --prepare [PATH]
 
 The first trains masked words: 8 rows of 128 tokens, 15 % hidden, vocabulary 21,128, dropout 0.1, AdamW, exact GELU. Of
@@ -9,7 +10,8 @@ maskplay it is `plays.Pretrain` as it is, the drawing of the batch included: row
 transformers is `BertForMaskedLM` as it ships, which scores all places, on one batch made beforehand without padding.
 Tokens are those of text, padding is none. Each peer is a process of its own, called in turns with the others; seconds
 are CPU seconds of one pinned thread, as in `encoder.py`, so that other work on the machine does little; how much of a
-ratio is another library of matrix products is said beside it.
+ratio is another library of matrix products is said beside it. Every peer keeps its memory, as `maskplay pretrain` does
+(`maskplay.memory`); with `--give-back` none does.
 
 The second encodes PATH, by default bench100 (laws, SQL and .NET documentation, 100.8 MB; `words.py`), with one process
 and two: megabytes per CPU second of all processes, their imports included where they are started for it, and the
@@ -77,6 +79,7 @@ def tokens_per_second(arguments: argparse.Namespace) -> list[str]:
             made = ", ".join(f"{part} {version}" for part, version in peer.versions.items())
             print(f"{name:22} {'MISSING: ' + peer.missing if peer.missing else made}", flush=True)
         how = f"medians [quartiles] of {arguments.rounds} interleaved rounds"
+        how += "" if arguments.give_back else ", memory kept"
         print(f"{machine()}; CPU time of one pinned thread; {how}")
         gemm, _ = measure(peers, {"task": "gemm", "shapes": GEMM}, arguments.rounds, threads=1)
         for size in arguments.sizes.split(","):
@@ -179,13 +182,14 @@ def main() -> int:
     parser.add_argument("--sizes", default="small,base", help=f"some of {', '.join(SHAPES)} (default small,base)")
     parser.add_argument("--rounds", type=int, help="measured rounds (default 5, for --prepare 3)")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter with all backends and transformers")
-    parser.add_argument("--huge-pages", action="store_true", help="let glibc ask for huge pages, in every peer")
+    parser.add_argument("--give-back", action="store_true", help="memory as glibc gives it back and takes it")
     parser.add_argument("--prepare", metavar="PATH", nargs="?", const="bench100", help="the second part")
     arguments = parser.parse_args()
     if arguments.prepare:
         preparing(arguments.prepare, arguments.rounds or 3)
         return 0
     arguments.rounds, arguments.threads = arguments.rounds or 5, 1
+    arguments.keep_memory = not arguments.give_back
     names, sizes = arguments.peers.split(","), arguments.sizes.split(",")
     if unknown := [name for name in names if name not in PEERS] + [size for size in sizes if size not in SHAPES]:
         parser.error(f"unknown: {', '.join(unknown)}")

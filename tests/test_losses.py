@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 
 from gradients import gradient
-from maskplay.losses import PLACES, TokenCrossEntropy, token_losses
+from maskplay import losses
+from maskplay.losses import TokenCrossEntropy, token_losses
 
 RANDOM = np.random.default_rng(5)
 BATCH, LENGTH, CLASSES = 3, 7, 500
@@ -144,7 +145,7 @@ def test_a_fixed_number_of_tokens_makes_accumulation_exact() -> None:
     assert np.abs(trained(TokenCrossEntropy(), 2) - whole).max() > 1e-2  # a mean of means
 
 
-WIDTH = 12
+WIDTH, PLACES = 12, 8
 TABLE = RANDOM.normal(size=(CLASSES, WIDTH)).astype("float32")
 BIAS = RANDOM.normal(size=CLASSES).astype("float32")
 
@@ -155,6 +156,13 @@ def vectors(places: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, np.where(RANDOM.random(labels.shape) < 0.4, -100, labels).astype("int32"), RANDOM.random(labels.shape)
 
 
+@pytest.fixture
+def few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for those of eight places of every row."""
+    monkeypatch.setattr(losses, "LOGITS", PLACES * BATCH * CLASSES)
+
+
+@pytest.mark.usefixtures("few_logits")
 @pytest.mark.parametrize("places", [1, PLACES, 2 * PLACES + 5])
 def test_losses_without_logits(places: int) -> None:
     """Losses, hits and all three gradients against those of logits in float64; every loss has a slope of its own."""
@@ -181,9 +189,15 @@ def test_losses_without_logits(places: int) -> None:
         np.testing.assert_allclose(gradient(loss, given[i]), slope, atol=2e-5)
 
 
+@pytest.mark.usefixtures("few_logits")
 def test_losses_without_logits_in_half_precision() -> None:
     x, labels, _ = vectors(PLACES + 3)
     exact = ops.convert_to_numpy(token_losses(x, TABLE, BIAS, labels))
     rough = token_losses(ops.cast(x, "bfloat16"), TABLE, BIAS, labels)
     assert keras.backend.standardize_dtype(rough.dtype) == "float32"
     np.testing.assert_allclose(ops.convert_to_numpy(rough)[..., 0], exact[..., 0], atol=0.1)
+
+
+def test_of_equally_high_logits_the_first_is_the_answer() -> None:
+    found = token_losses(np.zeros((1, 2, WIDTH), "float32"), TABLE, np.zeros(CLASSES, "float32"), np.array([[0, 1]]))
+    np.testing.assert_array_equal(found[0, :, 1], [1, 0])

@@ -69,8 +69,10 @@ def test_evaluation(script, capsys, tmp_path: Path) -> None:
     told = {row.split("\t")[0]: row.split("\t")[1:] for row in rows}
     assert [*told] == ["domain", *texts, "all"]
     # Every sentence was counted sixty times: its neighbours tell nearly each token. No token is most of them.
-    assert all(float(told[name][5]) > 0.6 > float(told[name][4]) for name in texts)
+    assert all(float(told[name][6]) > 0.6 > float(told[name][5]) for name in texts)
     assert float(told["laws"][3]) > 0.3 and float(told["laws"][2]) > 0
+    # A tenth shows its answer, which the model then gives; another shows a wrong one.
+    assert told["all"][3:5] == sorted(told["all"][3:5]) and told["all"][3] != told["all"][4]
     # What is asked of an article is what stood there, and neighbours that were never seen together tell nothing.
     assert cloze == "cmrc cloze, 3 windows: top-1 1.000, top-5 1.000; neighbours 0.000"
     if importlib.util.find_spec("jieba"):

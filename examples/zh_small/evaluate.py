@@ -3,7 +3,8 @@
     python examples/zh_small/evaluate.py MODEL TEXT [--cmrc ZIP] [--words jieba] [--baselines]
 
 TEXT is what corpus.py made. Accuracy is over [MASK] at 15 % of the positions of rows of 128 tokens (unknown characters
-are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. `--words jieba` hides whole
+are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. "as_trained" asks for the
+same positions as training does: of ten one shows what stands there and one another character. `--words jieba` hides whole
 words instead. `--baselines` counts TEXT/train, some minutes: always the commonest token, and the best token between its
 true left and right neighbours by p(x|left) p(right|x). `--cmrc` hides one Chinese character in the middle of each of
 2,000 windows of 90 characters from CMRC 2018's dev articles.
@@ -24,7 +25,7 @@ import numpy as np
 from keras import ops
 
 from maskplay import corpus, masks, pretext
-from maskplay.pretext.objectives import IGNORED
+from maskplay.pretext.objectives import IGNORED, KEPT, MASKED
 from maskplay.starts import neighbours
 from maskplay.text.words import jieba
 
@@ -54,9 +55,19 @@ def hidden_places(laid: pretext.Laid, unknown: int, whole_words: bool) -> np.nda
     return (np.take_along_axis(chance, laid.words, axis=1) < RATE) & (laid.tokens != unknown)
 
 
-def measure(bert: Any, laid: pretext.Laid, hidden: np.ndarray) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the hidden tokens."""
-    tokens = np.where(hidden, bert.tokenizer.mask_id, laid.tokens)
+def as_trained(laid: pretext.Laid, hidden: np.ndarray, tokenizer: Any) -> np.ndarray:
+    """The rows as training shows them where something is asked for: 80 % [MASK], 10 % as it is, 10 % another token."""
+    draw = np.random.default_rng(SEED)
+    fate = draw.random(laid.tokens.shape)
+    special = tokenizer.ids(tokenizer.form.specials)
+    ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
+    others = ordinary[draw.integers(len(ordinary), size=fate.shape)]
+    shown = np.where(fate < MASKED, tokenizer.mask_id, np.where(fate < MASKED + KEPT, laid.tokens, others))
+    return np.where(hidden, shown, laid.tokens)
+
+
+def measure(bert: Any, laid: pretext.Laid, hidden: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over the hidden tokens of rows that show `tokens`."""
     places = hidden.sum(axis=1).max()
     at = np.argsort(~hidden, axis=1, kind="stable")[:, :places]
     labels = np.take_along_axis(np.where(hidden, laid.tokens, IGNORED), at, axis=1)
@@ -148,19 +159,21 @@ def main() -> None:
             train = ([line] for line in corpus.lines([str(options.text / "train")]))
             prepared = pretext.prepare(train, f"{folder}/train", bert.tokenizer, workers=2)
             counted = Neighbours(prepared, len(bert.tokenizer))
-        print("domain\tasked\tunknown\tloss\taccuracy" + ("\tcommonest\tneighbours" if counted else ""))
-        total = np.zeros(4)
+        print("domain\tasked\tunknown\tloss\taccuracy\tas_trained" + ("\tcommonest\tneighbours" if counted else ""))
+        totals = []
         for name, weight in DOMAINS.items():
             lines = [*corpus.lines([str(options.text / f"held_out/{name}.txt")])]
             with tempfile.TemporaryDirectory() as inner:
                 laid = rows_of(bert, lines, words, inner)
             unknown = float((laid.tokens == bert.tokenizer.unk_id).sum() / (laid.words > 0).sum())
             hidden = hidden_places(laid, bert.tokenizer.unk_id, bool(options.words))
-            figures = [*measure(bert, laid, hidden), *(baselines(counted, laid, hidden) if counted else (0, 0))]
-            total += weight * np.array(figures)
-            shown = figures if counted else figures[:2]
-            print(name, hidden.sum(), f"{unknown:.4f}", *(f"{value:.3f}" for value in shown), sep="\t", flush=True)
-        print("all", "", "", *(f"{value:.3f}" for value in (total if counted else total[:2])), sep="\t", flush=True)
+            masked = np.where(hidden, bert.tokenizer.mask_id, laid.tokens)
+            figures = [*measure(bert, laid, hidden, masked)]
+            figures += measure(bert, laid, hidden, as_trained(laid, hidden, bert.tokenizer))[1:]
+            figures += baselines(counted, laid, hidden) if counted else ()
+            totals.append([weight * value for value in figures])
+            print(name, hidden.sum(), f"{unknown:.4f}", *(f"{value:.3f}" for value in figures), sep="\t", flush=True)
+        print("all", "", "", *(f"{value:.3f}" for value in np.sum(totals, axis=0)), sep="\t", flush=True)
     if options.cmrc:
         cloze(bert, options.cmrc, counted)
 

@@ -61,6 +61,13 @@ def is_jax() -> bool:
     return keras.config.backend() == "jax"
 
 
+def learns_faster_written_out(query: Any) -> bool:
+    """Is attention faster as formulas, where gradients follow? PyTorch's own takes twice the time back on a CPU."""
+    import keras
+
+    return keras.config.backend() == "torch" and query.device.type == "cpu"
+
+
 def jax_for(what: str) -> Any:
     """The module jax, for what Keras can do under JAX alone.
 

@@ -318,6 +318,8 @@ def _broken(path: Path) -> tuple[type[Exception], ...]:
 def _texts(part: Part, size: int) -> Iterator[str]:
     """A part's bytes as `blocks` yields them."""
     broken, left = _broken(part.path), sys.maxsize if part.stop is None else part.stop - part.start
+    # Lines are counted for a fault: where the file can be read again, when there is one.
+    again = _packing(part.path) is None and part.path.is_file()
     seen, offset = 0, part.start  # line ends and bytes that are through
     rest, last = b"", b"\n"
     with _opened(part.path) as file:
@@ -328,7 +330,7 @@ def _texts(part: Part, size: int) -> Iterator[str]:
                 chunk = file.read(min(max(size, 4), left))
             except broken as error:
                 reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", 0) or error
-                where = _where(part, seen + rest.count(b"\n"))
+                where = _where(Part(part.path, again * offset), seen + rest.count(b"\n"))
                 raise DataError(f"{where}: cannot be read on ({reason}); is the file whole?") from None
             if offset == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise DataError(f"{_name(part.path)}: expected UTF-8, found UTF-16; save it as UTF-8")
@@ -340,12 +342,13 @@ def _texts(part: Part, size: int) -> Iterator[str]:
             try:
                 text = str(memoryview(piece)[:cut], "utf-8")
             except UnicodeDecodeError as error:
-                where = _where(part, seen + piece.count(b"\n", 0, error.start))
+                where = _where(Part(part.path, again * offset), seen + piece.count(b"\n", 0, error.start))
                 found = f"byte 0x{piece[error.start]:02x} at offset {offset + error.start}"
                 raise DataError(f"{where}: expected UTF-8, found {found}; save it as UTF-8") from None
-            seen, offset, rest = seen + piece.count(b"\n", 0, cut), offset + cut, piece[cut:]
+            seen += 0 if again else piece.count(b"\n", 0, cut)
+            offset, rest = offset + cut, piece[cut:]
             if text:
-                yield text.replace("\r\n", "\n")
+                yield text.replace("\r\n", "\n") if b"\r" in piece else text
             if not chunk:
                 return
 

@@ -116,15 +116,15 @@ class TokenAccuracy(keras.metrics.Metric):
         return {**super().get_config(), "ignore_class": self.ignore_class}
 
 
-PLACES = 8  # of every row, whose logits are in memory at a time
+LOGITS = 2**23  # in memory at a time, about
 
 
 def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     """Cross-entropy of each label under the logits x · table + bias, without ever holding all logits.
 
     Logits over a vocabulary are by far the largest thing that a step of pretraining makes. Here they are made for a few
-    places of every row at a time, read, and forgotten; going back they are made once more. Products are computed in the
-    dtype of x, sums in float32 (float64 with it).
+    places of every row at a time (about eight million logits), read, and forgotten; going back they are made once more.
+    Products are computed in the dtype of x, sums in float32 (float64 with it).
 
     Args:
         x: `(batch, places, width)`.
@@ -146,6 +146,8 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     """
     wide = keras.backend.result_type(x.dtype, "float32")
     vocab_size, (batch, places) = table.shape[0], ops.shape(x)[:2]
+    # How many rows there will be a traced function may not know.
+    together = max(1, LOGITS // (vocab_size * batch)) if isinstance(batch, int) else 8
     # Labels go in as floats: gradients with respect to integers are a special case of every backend.
     exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
 
@@ -155,8 +157,8 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
 
     def parts(*tensors: Any) -> list[list[Any]]:
         """Of each tensor some places of every row, one behind the other."""
-        starts = range(0, places, PLACES)
-        return [[ops.reshape(t[:, i : i + PLACES], (-1, *t.shape[2:])) for t in tensors] for i in starts]
+        starts = range(0, places, together)
+        return [[ops.reshape(t[:, i : i + together], (-1, *t.shape[2:])) for t in tensors] for i in starts]
 
     def whole(found: list[Any]) -> Any:
         """Such parts as one tensor `(batch, places, …)` again."""
@@ -168,11 +170,14 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
         ids = ops.cast(exact, "int32")
         counted = ops.cast(ids >= 0, wide)
         ids = ops.maximum(ids, 0)
+        numbers = ops.arange(vocab_size, dtype="float32")
         found = []
         for x_, ids_, counted_ in parts(x, ids, counted):
             logits = logits_of(x_, near, bias)
             cost = -ops.take_along_axis(ops.log_softmax(logits), ids_[:, None], axis=-1)[:, 0]
-            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ids_)
+            # The first of the highest. XLA's own argmax takes five times as long on a CPU, as a minimum of ints does.
+            highest = ops.equal(logits, ops.max(logits, axis=-1, keepdims=True))
+            right = ops.equal(ops.cast(ops.min(ops.where(highest, numbers, vocab_size), axis=-1), "int32"), ids_)
             found.append(ops.stack([cost * counted_, ops.cast(right, wide) * counted_], axis=-1))
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:

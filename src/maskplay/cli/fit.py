@@ -17,7 +17,7 @@ import typer
 from keras import ops
 from rich.console import Console
 
-from maskplay import _backend, fresh
+from maskplay import _backend, fresh, memory
 from maskplay.callbacks import Resume
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
@@ -37,6 +37,7 @@ HELD_OUT = 0.1
 @app.callback()
 def things() -> None:
     """Train something."""
+    memory.keep()
 
 
 @app.command()

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
-from maskplay import _backend, corpus, fresh, hosts, pretext, starts
+from maskplay import _backend, corpus, fresh, hosts, memory, pretext, starts
 from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
@@ -134,6 +134,7 @@ def pretrain(
     """
     flags = {name: value for name, value in locals().items() if name in RECIPE and value is not None}
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    memory.keep()
     check_replaceable(out)
     recipe = settle(config, flags)
     with hosts.together(coordinator, processes, rank):

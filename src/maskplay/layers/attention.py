@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay import masks
+from maskplay import _backend, masks
 from maskplay.layers.pool import masked_softmax
 
 
@@ -195,7 +195,7 @@ class Attention(keras.layers.Layer):
             share = self.num_heads // self.num_kv_heads
             key, value = ops.repeat(key, share, axis=2), ops.repeat(value, share, axis=2)
         written_out = bias is not None or relative is not None or self.key_size != self.head_size
-        if written_out or details or (training and self.rate):
+        if written_out or details or (training and (self.rate or _backend.learns_faster_written_out(query))):
             mixed, probabilities, scores = self._written_out(
                 query, key, value, visible, causal, bias, relative, training
             )

@@ -1,0 +1,30 @@
+"""Memory that large arrays leave behind: kept for the next ones.
+
+glibc gives every array above some 30 MB back to the system when it is freed, and asks for it anew at the next step; the
+system then hands over pages of zeros one by one. A training step on a CPU frees and takes hundreds of megabytes.
+"""
+
+import ctypes
+import sys
+
+__all__ = ["keep"]
+
+# Of glibc's malloc.h: no blocks of their own for large arrays, the largest reserve, one heap for all threads.
+SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_ARENA_MAX": (-8, 1)}
+
+
+def keep() -> bool:
+    """From now on this process keeps what it frees; `maskplay pretrain` and `maskplay fit` begin with it.
+
+    The process then holds the most that it ever needed until it ends, which is what a program that trains wants and a
+    service may not; so Python users call it themselves. Processes that it forks do likewise.
+
+    Returns:
+        Whether it is so: False where there is no glibc (macOS, Windows, Alpine), and nothing has changed.
+
+    Example:
+        >>> keep() in (True, False)
+        True
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and all(mallopt(*setting) == 1 for setting in SETTINGS.values())
