@@ -84,7 +84,7 @@ def test_transformers_opens_it(whole: Path) -> None:
 def test_killed_again_and_again_it_ends_like_a_whole_one(capfd, text, whole: Path, tmp_path: Path) -> None:
     out, running = tmp_path / "out", tmp_path / "out.running"
     silent = dict(stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    for _ in range(2):
+    for _ in range(3):
         process = start(*command(text, out), **silent)
         wait_for(running / "state.safetensors", process)
         time.sleep(random.uniform(0, 0.5))

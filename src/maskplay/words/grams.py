@@ -20,7 +20,7 @@ from maskplay.words.symbols import Ids
 U = np.uint64
 CHUNK = 2**18  # ids looked at together: they and what is made of them stay in the cache
 RUN = 2**21  # n-grams of a sorted run on disk
-BUCKET = 2**22  # n-grams of a bucket in memory
+BUCKET = 2**22  # n-grams of a bucket in memory, of which each worker has one
 BYTES = 28  # which a bucket takes for each of its n-grams while it is counted
 MERGED_BYTES = 56  # the same for a bucket that is merged from runs
 
@@ -108,7 +108,8 @@ def count_grams(
     bits, order = rule.bits, rule.order
     # On disk too when one symbol is so frequent that its bucket would not fit.
     if memory is None or ids.path is None and int(firsts.max(initial=0)) * BYTES * workers <= memory:
-        buckets, sizes = _edges(firsts, ids.length, BUCKET if memory is None else memory // BYTES, workers)
+        size = BUCKET if memory is None else min(BUCKET, memory // BYTES // workers)
+        buckets, sizes = _edges(firsts, size)
         jobs = list(zip(buckets, buckets[1:], sizes))
         results = thread_map(lambda job: _kept(_bucket(ids, *job, bits, order), None, rule), jobs, workers)
         steps = len(jobs)
@@ -176,11 +177,11 @@ def _starts(keys: NDArray) -> NDArray[np.int64]:
     return np.flatnonzero(new)
 
 
-def _edges(firsts: Counts, length: int, size: int, workers: int) -> tuple[list[int], list[int]]:
-    """Buckets of first ids (low, high] with about `size` n-grams at once in all workers, and how many each has."""
+def _edges(firsts: Counts, size: int) -> tuple[list[int], list[int]]:
+    """Buckets of first ids (low, high] with about `size` n-grams, and how many each has."""
     sums = np.cumsum(firsts)
     total = int(sums[-1])
-    count = max(1, -(-total * workers // size))
+    count = max(1, -(-total // max(1, size)))
     inner = np.searchsorted(sums, total * np.arange(1, count) / count)
     edges = np.unique(np.concatenate([[0], inner, [len(firsts) - 1]]))
     return edges.tolist(), np.diff(sums[edges]).tolist()

@@ -25,7 +25,7 @@ AHEAD = 3  # items that may be in work or finished out of order, for each worker
 
 
 def thread_map(function: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-    """The results in order, computed by threads that hold no more than one result each beyond those asked for.
+    """The results in order, computed by threads that hold no more than two results each beyond those asked for.
 
     Example:
         >>> list(thread_map(lambda x: x * x, range(4), workers=2))
@@ -37,7 +37,8 @@ def thread_map(function: Callable[[In], Out], items: Iterable[In], workers: int)
     pool = ThreadPoolExecutor(workers)
     try:
         rest = iter(items)
-        running = deque(pool.submit(function, item) for item in islice(rest, workers))
+        # One in work and one to go on with, while others wait for the oldest.
+        running = deque(pool.submit(function, item) for item in islice(rest, 2 * workers))
         while running:
             result = running.popleft().result()
             running.extend(pool.submit(function, item) for item in islice(rest, 1))

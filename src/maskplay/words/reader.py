@@ -49,7 +49,7 @@ class Reader:
             tally += found
             tell("reading", step + 1, len(parts))
         alphabet = Alphabet(self.kept, tally)
-        return alphabet, numbered(self.spool, alphabet, workers)
+        return alphabet, numbered(self.spool, alphabet)
 
     def first(self) -> Tally:
         """What stands before the first text."""
@@ -94,7 +94,7 @@ class OriginalReader(Reader):
         return tally
 
 
-def numbered(spool: Spool, alphabet: Alphabet, workers: int) -> Ids:
+def numbered(spool: Spool, alphabet: Alphabet) -> Ids:
     """The ids of what lies in a spool, which is emptied."""
-    pieces = thread_map(alphabet.ids, spool.take(), workers)
-    return Ids(pieces, spool.length, spool.limit, spool.path.with_suffix(".ids"))
+    # One after another: it is less work than handing them from thread to thread.
+    return Ids(map(alphabet.ids, spool.take()), spool.length, spool.limit, spool.path.with_suffix(".ids"))
