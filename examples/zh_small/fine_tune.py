@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, help="how many to train on; default all")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    mp.memory.keep()
     train, test = read(options.name, options.path)
     labels = sorted({str(example.label) for example in train})
     found: dict[str, list[float]] = {"regression": [], "model": [], "fresh": []}
