@@ -171,6 +171,25 @@ def test_a_fault_in_a_part_has_the_files_line_number(tmp_path):
     assert "a.txt, line 51: expected UTF-8, found byte 0xff at offset 100" in told(lambda: corpus.lines(last))
 
 
+def test_a_fault_in_a_part_of_a_packed_file_has_the_files_line_number(tmp_path):
+    path = written(tmp_path, "a.txt.gz", gzip.compress(b"1\n" * 50 + b"\xff\n"))
+    assert "a.txt.gz, line 51: expected UTF-8" in told(lambda: corpus.lines([corpus.Part(path, 20)]))
+
+
+def test_a_line_is_passed_over_once(tmp_path, monkeypatch):
+    """Also where many parts would begin in it."""
+    path = written(tmp_path, "a.txt", b"1" * 5000 + b"\n2")
+    read: list[int] = []
+
+    class Told(io.FileIO):
+        def readline(self, size=-1):
+            read.append(len(line := super().readline(size)))
+            return line
+
+    monkeypatch.setattr(corpus, "_opened", lambda path: Told(path))
+    assert [part.start for (part,) in corpus.parts(path, 9)] == [0, 5001] and sum(read) < 6000
+
+
 def test_an_unreadable_file_in_the_middle(tmp_path):
     written(tmp_path, "a.txt", "一\n")
     (tmp_path / "b.txt").symlink_to(tmp_path / "b.txt")

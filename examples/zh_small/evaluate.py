@@ -57,7 +57,7 @@ def hidden_places(laid: pretext.Laid, unknown: int, whole_words: bool) -> np.nda
 
 def as_trained(laid: pretext.Laid, hidden: np.ndarray, tokenizer: Any) -> np.ndarray:
     """The rows as training shows them where something is asked for: 80 % [MASK], 10 % as it is, 10 % another token."""
-    draw = np.random.default_rng(SEED)
+    draw = np.random.default_rng([SEED, 1])  # other numbers than those that chose the places
     fate = draw.random(laid.tokens.shape)
     special = tokenizer.ids(tokenizer.form.specials)
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)

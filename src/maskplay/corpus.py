@@ -280,6 +280,8 @@ def _line_starts(part: Part, size: int, wanted: Iterable[int]) -> list[int]:
     if _packing(part.path) is None and part.path.is_file():
         with _opened(part.path) as file:
             for distance in wanted:
+                if part.start + distance <= file.tell():
+                    continue  # in a line whose end is known
                 file.seek(part.start + distance - 1)  # a line may end right there
                 while (piece := file.readline(SIZE)) and not piece.endswith(b"\n"):
                     pass
@@ -319,7 +321,7 @@ def _texts(part: Part, size: int) -> Iterator[str]:
     """A part's bytes as `blocks` yields them."""
     broken, left = _broken(part.path), sys.maxsize if part.stop is None else part.stop - part.start
     # Lines are counted for a fault: where the file can be read again, when there is one.
-    again = _packing(part.path) is None and part.path.is_file()
+    again = part.path != STDIN and _packing(part.path) is None and part.path.is_file()
     seen, offset = 0, part.start  # line ends and bytes that are through
     rest, last = b"", b"\n"
     with _opened(part.path) as file:
@@ -330,7 +332,7 @@ def _texts(part: Part, size: int) -> Iterator[str]:
                 chunk = file.read(min(max(size, 4), left))
             except broken as error:
                 reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", 0) or error
-                where = _where(Part(part.path, again * offset), seen + rest.count(b"\n"))
+                where = _where(Part(part.path, offset) if again else part, seen + rest.count(b"\n"))
                 raise DataError(f"{where}: cannot be read on ({reason}); is the file whole?") from None
             if offset == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise DataError(f"{_name(part.path)}: expected UTF-8, found UTF-16; save it as UTF-8")
@@ -342,7 +344,8 @@ def _texts(part: Part, size: int) -> Iterator[str]:
             try:
                 text = str(memoryview(piece)[:cut], "utf-8")
             except UnicodeDecodeError as error:
-                where = _where(Part(part.path, again * offset), seen + piece.count(b"\n", 0, error.start))
+                ends = seen + piece.count(b"\n", 0, error.start)
+                where = _where(Part(part.path, offset) if again else part, ends)
                 found = f"byte 0x{piece[error.start]:02x} at offset {offset + error.start}"
                 raise DataError(f"{where}: expected UTF-8, found {found}; save it as UTF-8") from None
             seen += 0 if again else piece.count(b"\n", 0, cut)
@@ -370,8 +373,11 @@ def _character_start(piece: bytes) -> int:
 def _where(part: Part, ends: int) -> str:
     """The place behind so many line ends of a part, for an error."""
     if part.start:
-        with _opened(part.path) as file:
-            ends += sum(chunk.count(b"\n") for chunk in _chunks(file, part.start))
+        try:
+            with _opened(part.path) as file:
+                ends += sum(chunk.count(b"\n") for chunk in _chunks(file, part.start))
+        except (DataError, *_broken(part.path)):
+            return _name(part.path)  # what cannot be read cannot be counted
     return f"{_name(part.path)}, line {ends + 1}"
 
 

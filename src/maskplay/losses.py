@@ -116,15 +116,15 @@ class TokenAccuracy(keras.metrics.Metric):
         return {**super().get_config(), "ignore_class": self.ignore_class}
 
 
-LOGITS = 2**23  # in memory at a time, about
+LOGITS, PARTS = 2**23, 32  # in memory at a time, about; but never more parts than this
 
 
 def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     """Cross-entropy of each label under the logits x · table + bias, without ever holding all logits.
 
     Logits over a vocabulary are by far the largest thing that a step of pretraining makes. Here they are made for a few
-    places of every row at a time (about eight million logits), read, and forgotten; going back they are made once more.
-    Products are computed in the dtype of x, sums in float32 (float64 with it).
+    places of every row at a time (about eight million logits, or a thirty-second of all), read, and forgotten; going back
+    they are made once more. Products are computed in the dtype of x, sums in float32 (float64 with it).
 
     Args:
         x: `(batch, places, width)`.
@@ -147,7 +147,7 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     wide = keras.backend.result_type(x.dtype, "float32")
     vocab_size, (batch, places) = table.shape[0], ops.shape(x)[:2]
     # How many rows there will be a traced function may not know.
-    together = max(1, LOGITS // (vocab_size * batch)) if isinstance(batch, int) else 8
+    together = max(LOGITS // (vocab_size * batch), -(-places // PARTS)) if isinstance(batch, int) else 8
     # Labels go in as floats: gradients with respect to integers are a special case of every backend.
     exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
 

@@ -9,8 +9,8 @@ import sys
 
 __all__ = ["keep"]
 
-# Of glibc's malloc.h: no blocks of their own for large arrays, the largest reserve, one heap for all threads.
-SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_ARENA_MAX": (-8, 1)}
+# Of glibc's malloc.h: no blocks of their own for large arrays, nothing given back, one heap for all threads.
+SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}
 
 
 def keep() -> bool:
@@ -20,7 +20,7 @@ def keep() -> bool:
     service may not; so Python users call it themselves. Processes that it forks do likewise.
 
     Returns:
-        Whether it is so: False where there is no glibc (macOS, Windows, Alpine), and nothing has changed.
+        Whether it is so: False where there is no glibc (macOS, Windows, Alpine).
 
     Example:
         >>> keep() in (True, False)

@@ -84,10 +84,14 @@ def test_transformers_opens_it(whole: Path) -> None:
 def test_killed_again_and_again_it_ends_like_a_whole_one(capfd, text, whole: Path, tmp_path: Path) -> None:
     out, running = tmp_path / "out", tmp_path / "out.running"
     silent = dict(stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    state = running / "state.safetensors"
     for _ in range(3):
+        before = state.stat().st_mtime_ns if state.exists() else 0
         process = start(*command(text, out), **silent)
-        wait_for(running / "state.safetensors", process)
-        time.sleep(random.uniform(0, 0.5))
+        wait_for(state, process)
+        while state.exists() and state.stat().st_mtime_ns == before and process.poll() is None:
+            time.sleep(0.02)  # until it has gone on from there
+        time.sleep(random.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
         if out.exists():
@@ -284,9 +288,11 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (file("garbage.txt.gz", bytes(range(256)) * 9), "garbage.txt.gz, line 1: cannot be read on"),
         (file("garbage.jsonl", bytes(range(256)) * 9), "garbage.jsonl, line 2: expected UTF-8"),
         ("-", "-: standard input is read once"),
+        ([text, "--seed", 2**32], "seed: expected less than 4294967296"),
         (tmp_path / "gone.txt", "gone.txt"),
     ):
-        assert message in fault(capfd, "pretrain", source, *out), source
+        given = source if isinstance(source, list) else [source]
+        assert message in fault(capfd, "pretrain", *given, *out), source
         assert not [*tmp_path.glob("out*")], source  # nothing that looks like a run
     recipe = file("recipe.toml", b"")
     for content, message in (

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def model(text, tmp_path) -> Path:
     path = tmp_path / "model.arpa"
     assert call("words", "lm", text, "--out", path, "--order", 3, "--min-count", 1, "--workers", 2) == 0
     return path
+
+
+def test_count_words(capfd, text, model, tmp_path):
+    out = tmp_path / "counts.tsv"
+    assert call("words", "count", text, "--words", model, "--out", out, "--workers", 2) == 0
+    by = mp.words.load_segmenter(model)
+    expected = Counter(word for line in text.read_text("utf-8").split("\n") for word in by(line))
+    rows = [line.split("\t") for line in out.read_text("utf-8").splitlines()[1:]]
+    assert {row[0].replace("\\t", "\t"): int(row[1]) for row in rows} == expected and len(expected) > 30
+    told = fault(capfd, "words", "count", text, "--words", model, "--n", 2, "--out", out)
+    assert told == "maskplay: expected either n or a tokenizer\n"
 
 
 def joined(lines) -> str:

@@ -201,6 +201,8 @@ def test_halves_in_their_order_or_not(model, tmp_path: Path) -> None:
             halves.append(bytes([*two, *one]) in real)
         # The same rows, other cuts: as they stand or, for the order of halves, exchanged.
         assert np.array_equal(kept, ~wrong)
+        filled = (facts["tokens"] > 0).sum(axis=1)  # which must not tell one from the other
+        assert abs(filled[wrong].mean() - filled[~wrong].mean()) < 1
         if name == "sop":
             assert np.array_equal(halves, wrong)
 

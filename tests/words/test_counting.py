@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import sys
 from collections import Counter
 
 import pytest
@@ -92,6 +93,24 @@ def test_written_counts(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `parquet` extra, is not installed")
     counts.write(tmp_path / "a.parquet")
     assert parquet.read_table(tmp_path / "a.parquet").to_pydict()["count"] == [2, 2, 1, 1]
+
+
+def test_standard_input_is_read_here(tmp_path, monkeypatch):
+    """Processes have none: what is piped in must not be lost."""
+    for name, text in (("in", "一 二\n"), ("a.txt", "二 三\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with open(tmp_path / "in") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        counts = mp.words.count(["-", tmp_path / "a.txt"], tokenizer=split, workers=2)
+    assert {row.text: row.count for row in counts} == {"一": 1, "二": 2, "三": 1}
+
+
+def test_too_many_characters_are_told(monkeypatch):
+    for module in ("symbols", "counting"):
+        monkeypatch.setattr(f"maskplay.words.{module}.MOST", 3)
+    for n in (1, 2):
+        with pytest.raises(UserError, match="n: a corpus of more than 2 different characters cannot be counted"):
+            mp.words.count(iter(["天地玄黄"]), n=n)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import maskplay as mp
 from maskplay.errors import DataError, UserError
 from maskplay.words import budget, discovery, freedom, grams, tokens
+from maskplay.words.symbols import Kept
 from words.references import exact, faithful, generated
 
 
@@ -108,6 +109,12 @@ def test_faithful_on_real_text(data: Path, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["exact", "faithful"])
+@pytest.mark.parametrize("texts", [[], ["", "，"]])
+def test_no_text_has_no_words(mode, texts):
+    assert list(mp.words.discover(iter(texts), mode=mode)) == []
+
+
+@pytest.mark.parametrize("mode", ["exact", "faithful"])
 def test_nothing_depends_on_how_the_work_is_cut(tmp_path, monkeypatch, mode):
     lines = generated(4, 600, words=150)
     outputs = set()
@@ -167,6 +174,12 @@ def test_runs_stay_whole(monkeypatch):
     assert found.characters == 39
 
 
+def test_a_run_over_many_blocks_is_one(monkeypatch):
+    blocks = ["用ab", "c", "1" * 40, "2，", "x", "y"]
+    assert "".join(Kept([], runs=True).whole(iter(blocks))) == "".join(blocks)
+    assert [*Kept([], runs=True).whole(iter(blocks))] == ["用", "abc" + "1" * 40 + "2，", "xy"]
+
+
 def test_more_symbols_than_ids(monkeypatch):
     """Only the most frequent symbols get an id; the others end runs."""
     lines = ["甲乙丙"] * 9 + ["丁甲乙"] * 2
@@ -219,7 +232,7 @@ def test_memory_is_a_limit_for_the_process():
         mp.words.discover(iter(["天地"]), memory="much")
     left = budget.Budget(budget.resident() + 2**30).left
     assert left is not None and abs(left - 2**30) < 2**26
-    assert budget._bytes("1.5G") == budget._bytes("1536 MiB") == 3 * 2**29
+    assert budget._bytes("1.5G") == budget._bytes("1536 MiB") == budget._bytes(1.5 * 2**30) == 3 * 2**29
 
 
 @pytest.mark.parametrize(

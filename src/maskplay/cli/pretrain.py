@@ -166,8 +166,10 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
         which = "the devices here" if hosts.place()[1] == 1 else "the devices of all processes"
         raise UserError(f"batch_size: expected a multiple of {devices}, {which}, found {recipe['batch_size']}")
     run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
+    if run.found and corpus.STDIN in files:  # which may be another by now
+        raise UserError(f"-: {running} holds an unfinished run; from a file it would go on, --restart begins afresh")
     if not run.found:
-        clear(running, but=None if restart else prepared_name(settings))
+        clear(running, but=None if restart or corpus.STDIN in files else prepared_name(settings))
     try:
         train_on(sources, files, out, recipe, settings, objectives, base, run, console)
     except UserError:
@@ -276,6 +278,8 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     for name, least in LEAST.items():
         if not recipe[name] >= least:
             raise UserError(f"{name}: expected at least {least}, found {recipe[name]}")
+    if recipe["seed"] >= 2**32:
+        raise UserError(f"seed: expected less than 4294967296, found {recipe['seed']}")
     if not 0 < recipe["learning_rate"] < math.inf:
         raise UserError(f"learning_rate: expected a number above 0, found {recipe['learning_rate']}")
     if not 0 < recipe["held_out"] < 1:

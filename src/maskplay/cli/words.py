@@ -20,6 +20,7 @@ from maskplay import words
 from maskplay.corpus import STDIN, paths
 from maskplay.errors import UserError
 from maskplay.storage import new_file
+from maskplay.text.words import jieba
 from maskplay.words import counting, found
 from maskplay.words.reader import Progress as Tell
 
@@ -107,19 +108,22 @@ def discover(
 def count(
     sources: list[str] = SOURCES,
     out: Path = typer.Option(..., help="The file to write: .tsv or .parquet."),
-    n: int = typer.Option(1, min=1, help="Characters of an n-gram."),
+    n: int | None = typer.Option(None, min=1, help="Characters of an n-gram; default 1."),
+    by: str | None = typer.Option(None, "--words", help="Count words instead: those of jieba, or a file as for segment."),
     min_count: int = typer.Option(1, min=1, help="Leave out what is rarer."),
     field: str = FIELD,
     workers: int = WORKERS,
     folder: str | None = FOLDER,
     cluster: str | None = CLUSTER,
 ) -> None:
-    """Count characters or n-grams of them, the most frequent first."""
+    """Count characters, n-grams of them, or words, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
+    tokenizer = None if by is None else jieba if by == "jieba" else words.load_segmenter(by)
+    what = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         where = {"workers": workers, "folder": folder or out.parent, "cluster": cluster}
-        counts = words.count(sources, n=n, min_count=min_count, field=field, **where, progress=tell)
+        counts = words.count(sources, **what, min_count=min_count, field=field, **where, progress=tell)
         counts.write(out)
     _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
 

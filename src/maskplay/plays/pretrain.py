@@ -8,7 +8,7 @@ most of the head's work.
 Sources: those of `maskplay.pretext`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,12 @@ def similarities(vectors: Any) -> Any:
     vectors = vectors * ops.rsqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-12)
     row = ops.arange(ops.shape(vectors)[0])
     return ops.where(row[:, None] == row, -1e9, SCALE * ops.matmul(vectors, ops.transpose(vectors)))
+
+
+def _ending(halves: Sequence[tuple[np.ndarray, np.ndarray]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last tokens of a text that is given in halves (ids, and which of them begin a word)."""
+    ids, begins = (np.concatenate(values)[::-1][:size][::-1] for values in zip(*halves))
+    return ids, begins
 
 
 class Pretrain(keras.Model):
@@ -362,10 +368,10 @@ class Steps(keras.utils.PyDataset):
                 parts = [[pair[::-1]] if bad else [pair] for (pair,), bad in zip(parts, wrong)]
             else:
                 others = draw.permutation(len(parts))
-                # The second half comes from another row, as much of it as there is room for.
+                # The second half comes from another row: as long as the true one, which length would give away.
                 wrong &= others != np.arange(len(parts))
                 parts = [
-                    [[a, tuple(values[: len(b[0])] for values in parts[other][0][1])]] if bad else [[a, b]]
+                    [[a, _ending(parts[other][0], len(b[0]))]] if bad else [[a, b]]
                     for ((a, b),), bad, other in zip(parts, wrong, others)
                 ]
             labels["sop" if "sop" in objective.scores else "nsp"] = wrong.astype("int32")[:, None]

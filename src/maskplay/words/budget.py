@@ -19,7 +19,7 @@ class Budget:
         UserError: not a size, or less than it takes to work at all.
     """
 
-    def __init__(self, memory: int | str | None) -> None:
+    def __init__(self, memory: float | str | None) -> None:
         self.left: int | None = None
         if memory is None:
             return
@@ -37,9 +37,9 @@ class Budget:
         return None if self.left is None else self.left // share
 
 
-def _bytes(memory: int | str) -> int:
-    if isinstance(memory, int):
-        return memory
+def _bytes(memory: float | str) -> int:
+    if isinstance(memory, int | float):
+        return int(memory)
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", memory.strip(), re.IGNORECASE)
     if not found:
         raise UserError(f"memory: expected a size such as 800M or 1G, found {memory!r:.40}")

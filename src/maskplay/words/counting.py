@@ -157,7 +157,9 @@ def count(
     with engine(partial(_reader, field), sources, workers, folder, cluster, Budget(None), tell) as counter:
         alphabet = counter.read()
         bits = max(1, len(alphabet).bit_length())
-        if n > 1 and (n * bits > 64 or len(alphabet) == MOST):
+        if len(alphabet) == MOST:
+            raise UserError(f"n: a corpus of more than {MOST - 1:,} different characters cannot be counted")
+        if n * bits > 64:
             raise UserError(f"n: {n} of {len(alphabet)} different characters do not fit 64 bits; expected a smaller n")
         if n == 1:
             grams = Grams(1, bits, np.arange(1, len(alphabet) + 1, dtype=np.uint64), alphabet.counts[1:])
@@ -193,9 +195,11 @@ def _count_words(
     tell: Progress,
 ) -> Counts:
     groups = corpus.parts(sources, workers) if corpus.are_places(sources) else []
+    if any(part.path == corpus.STDIN for group in groups for part in group):
+        groups = []  # processes have none
     work: Callable = partial(_words_of_files, tokenizer, field)
     items: Iterable = groups
-    if len(groups) < workers:  # one packed file, or texts from Python: read here, sent in batches
+    if len(groups) < min(2, workers):  # one packed file, or texts from Python: read here, sent in batches
         work, items = partial(_words_of_lines, tokenizer), _batches(corpus.lines(sources, field))
     if workers == 1 and not groups:
         work, items = partial(_words_of_lines, tokenizer), [corpus.lines(sources, field)]

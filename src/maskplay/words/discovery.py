@@ -124,7 +124,8 @@ def discover(
                 f"expected at most {64 // bits - 1} thresholds"
             )
         if faithful:
-            start, end = (alphabet.symbols.index(mark) for mark in (original.START, original.END))
+            marks = (original.START, original.END)  # of which a corpus without text has none
+            start, end = (alphabet.symbols.index(mark) if mark in alphabet.symbols else 0 for mark in marks)
             windows = counter.grams(Rule(bits, order, least, lower=False, unwanted=start))[order]
             total, grams = original.gram_counts(windows, start, end)
             single = np.zeros(len(alphabet) + 1, np.int64)

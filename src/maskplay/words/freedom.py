@@ -37,7 +37,8 @@ def measure(
     With c occurrences of w and c(x) of them beside x, the entropy is ln c - (1/c) sum c(x) ln c(x), where ends of runs
     add nothing to the sum. Every occurrence counts, also inside a longer word.
     """
-    size = SPAN if memory is None else max(2**18, min(SPAN, memory // BYTES // workers))
+    # Of each worker two spans may wait, and one is in work.
+    size = SPAN if memory is None else max(2**18, min(SPAN, memory // BYTES // (3 * workers)))
     size = -(-ids.length // (workers * max(1, -(-ids.length // (size * workers)))))  # as many for each worker
     spans = [(start, min(start + size, ids.length)) for start in range(0, ids.length, max(1, size))]
     held = None if memory is None else memory // HELD_BYTES // 2

@@ -107,9 +107,10 @@ def count_grams(
 
     bits, order = rule.bits, rule.order
     # On disk too when one symbol is so frequent that its bucket would not fit.
-    if memory is None or ids.path is None and int(firsts.max(initial=0)) * BYTES * workers <= memory:
-        size = BUCKET if memory is None else min(BUCKET, memory // BYTES // workers)
-        buckets, sizes = _edges(firsts, size)
+    most = int(firsts.max(initial=0))  # which a bucket may have above its size
+    share = None if memory is None else memory // BYTES // workers
+    if share is None or ids.path is None and 2 * most <= share:
+        buckets, sizes = _edges(firsts, BUCKET if share is None else min(BUCKET, share - most))
         jobs = list(zip(buckets, buckets[1:], sizes))
         results = thread_map(lambda job: _kept(_bucket(ids, *job, bits, order), None, rule), jobs, workers)
         steps = len(jobs)

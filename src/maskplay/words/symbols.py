@@ -5,6 +5,7 @@ Two bytes a character stand in memory or, above a limit, in a temporary file tha
 """
 
 import re
+import string
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 MOST = 65534  # ids; with 0 and the mark of an empty place in a table they fill 16 bits
 RUNS = 0x110000  # codes from here on are whole runs, below it characters
 PADDING = 64  # zeros behind the last id, so that what looks ahead needs no special case
+LETTERS = string.ascii_letters + string.digits
 ALPHANUMERIC = re.compile("[0-9A-Za-z]+")
-TAIL = re.compile("[0-9A-Za-z]+\\Z")
 
 
 class Kept:
@@ -80,15 +81,14 @@ class Kept:
         if self.runs is None:
             yield from blocks
             return
-        held = ""
+        held: list[str] = []  # of a run that may go on
         for block in blocks:
-            block, held = held + block, ""
-            if tail := TAIL.search(block):
-                block, held = block[: tail.start()], tail.group()
-            if block:
-                yield block
-        if held:
-            yield held
+            if rest := block.rstrip(LETTERS):
+                yield "".join([*held, rest])
+                held = []
+            held.append(block[len(rest) :])
+        if any(held):
+            yield "".join(held)
 
     def text(self, code: int) -> str:
         """What a code stands for."""
