@@ -31,7 +31,7 @@ from demo import bag_of_words  # noqa: E402
 
 LENGTH = {"chnsenticorp": 128, "tnews": 48}
 BATCH = 32
-STEPS = 900  # of a run at least: few examples are seen more often
+STEPS = 600  # of a run at least: few examples are seen more often
 EPOCHS = {"model": 3, "fresh": 5}  # over many examples; fresh weights need more
 RATE = {"model": 2e-4, "fresh": 5e-4}
 

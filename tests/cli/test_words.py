@@ -86,6 +86,7 @@ def test_count_words(capfd, text, model, tmp_path):
     expected = Counter(word for line in text.read_text("utf-8").split("\n") for word in by(line))
     rows = [line.split("\t") for line in out.read_text("utf-8").splitlines()[1:]]
     assert {row[0].replace("\\t", "\t"): int(row[1]) for row in rows} == expected and len(expected) > 30
+    capfd.readouterr()
     told = fault(capfd, "words", "count", text, "--words", model, "--n", 2, "--out", out)
     assert told == "maskplay: expected either n or a tokenizer\n"
 
