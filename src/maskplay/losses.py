@@ -123,8 +123,8 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     """Cross-entropy of each label under the logits x · table + bias, without ever holding all logits.
 
     Logits over a vocabulary are by far the largest thing that a step of pretraining makes. Here they are made for a few
-    places of every row at a time (about eight million logits, or a thirty-second of all), read, and forgotten; going back
-    they are made once more. Products are computed in the dtype of x, sums in float32 (float64 with it).
+    places of every row at a time (about eight million logits, or a thirty-second of all), read, and forgotten; going
+    back they are made once more. Products are computed in the dtype of x, sums in float32 (float64 with it).
 
     Args:
         x: `(batch, places, width)`.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import typer
 from rich.console import Console
@@ -109,7 +109,7 @@ def count(
     sources: list[str] = SOURCES,
     out: Path = typer.Option(..., help="The file to write: .tsv or .parquet."),
     n: int | None = typer.Option(None, min=1, help="Characters of an n-gram; default 1."),
-    by: str | None = typer.Option(None, "--words", help="Count words instead: those of jieba, or a file as for segment."),
+    by: str | None = typer.Option(None, "--words", help="Count words instead: jieba's, or a file's as for segment."),
     min_count: int = typer.Option(1, min=1, help="Leave out what is rarer."),
     field: str = FIELD,
     workers: int = WORKERS,
@@ -119,7 +119,7 @@ def count(
     """Count characters, n-grams of them, or words, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
     tokenizer = None if by is None else jieba if by == "jieba" else words.load_segmenter(by)
-    what = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
+    what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         where = {"workers": workers, "folder": folder or out.parent, "cluster": cluster}

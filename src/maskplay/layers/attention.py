@@ -2,8 +2,8 @@
 
 A row that sees nothing gives 0, with finite gradients. Where it is exact the computation goes through
 `keras.ops.dot_product_attention` (fused kernels); dropout on the probabilities and requested attention maps need the
-probabilities themselves and take the written-out path, which gives the same numbers; so does training under PyTorch on a
-CPU, where the fused kernel's way back is slow.
+probabilities themselves and take the written-out path, which gives the same numbers; so does training under PyTorch on
+a CPU, where the fused kernel's way back is slow.
 """
 
 import math

@@ -115,7 +115,7 @@ def count_grams(
         results = thread_map(lambda job: _kept(_bucket(ids, *job, bits, order), None, rule), jobs, workers)
         steps = len(jobs)
     else:
-        assert folder is not None
+        assert memory is not None and folder is not None
         runs = _Runs(folder, ids, bits, order, memory, workers)
         runs.write(workers, progress)
         results = thread_map(lambda i: merge_range(*runs.taken(i), rule), range(runs.count), workers)
