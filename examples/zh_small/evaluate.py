@@ -6,8 +6,8 @@ TEXT is what corpus.py made. Accuracy is over [MASK] at 15 % of the positions of
 are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. "as_trained" asks for the
 same positions as training does: of ten one shows what stands there and one another character. `--words jieba` hides
 whole words instead. `--baselines` counts TEXT/train, some minutes: always the commonest token, and the best token
-between its true left and right neighbours by p(x|left) p(right|x). `--cmrc` hides one Chinese character in the middle of
-each of 2,000 windows of 90 characters from CMRC 2018's dev articles.
+between its true left and right neighbours by p(x|left) p(right|x). `--cmrc` hides one Chinese character in the middle
+of each of 2,000 windows of 90 characters from CMRC 2018's dev articles.
 """
 
 import argparse
