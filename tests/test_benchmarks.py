@@ -155,4 +155,4 @@ def test_words(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["words.py", *arguments.split()])
     script.main()
     tokenizers = 3 + bool(importlib.util.find_spec("jieba"))
-    assert len(asked) == 4 + 2 + 1 + 6 + 3 * tokenizers and script.PUBLISHED in capsys.readouterr().out
+    assert len(asked) == 4 + 2 + 2 + 1 + 6 + 3 * tokenizers and script.PUBLISHED in capsys.readouterr().out

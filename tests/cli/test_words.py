@@ -88,7 +88,7 @@ def test_count_words(capfd, text, model, tmp_path):
     assert {row[0].replace("\\t", "\t"): int(row[1]) for row in rows} == expected and len(expected) > 30
     capfd.readouterr()
     told = fault(capfd, "words", "count", text, "--words", model, "--n", 2, "--out", out)
-    assert told == "maskplay: expected either n or a tokenizer\n"
+    assert told == "expected either n or a tokenizer"
 
 
 def joined(lines) -> str:

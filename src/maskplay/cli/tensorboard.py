@@ -50,10 +50,12 @@ class EventFile:
             records = [*_records(content)]
             fields = (field for record in records for field in read_message(record))
             self.step = max((int(field.value) for field in fields if field.number == 2), default=0)
+            self._header = b"" if records else _record(_event(0) + write_field(3, VERSION))
             if found:
                 os.truncate(self.path, sum(len(record) + 16 for record in records))
-            with open(self.path, "ab") as file:  # begun at once: where it cannot be, that is known before hours of work
-                file.write(b"" if records else _record(_event(0) + write_field(3, VERSION)))
+            open(self.path, "ab").close()  # where that cannot be, it is known before hours of work
+            if not found:
+                self.path.unlink()
         except OSError as error:
             raise UserError(f"{folder}: no event file can be written there ({error.strerror or error})") from None
 
@@ -69,8 +71,8 @@ class EventFile:
                 name = f"{name.removeprefix('val_')}/held_out"
             values += write_field(1, write_field(1, name.encode()) + write_field(2, float(figure)))
         with open(self.path, "ab") as file:
-            file.write(_record(_event(step) + write_field(5, values)))
-        self.step = step
+            file.write(self._header + _record(_event(step) + write_field(5, values)))
+        self.step, self._header = step, b""
 
 
 def _record(event: bytes) -> bytes:
