@@ -54,7 +54,7 @@ class EventFile:
             if found:
                 os.truncate(self.path, sum(len(record) + 16 for record in records))
             open(self.path, "ab").close()  # where that cannot be, it is known before hours of work
-            if not found:
+            if not self.path.stat().st_size:
                 self.path.unlink()
         except OSError as error:
             raise UserError(f"{folder}: no event file can be written there ({error.strerror or error})") from None
