@@ -15,7 +15,7 @@ maskplay and, if it is installed there, transformers run in this interpreter. Th
     old/bin/pip install --no-deps bert4keras==0.11.5
 
 With --keep-memory every peer runs with what `maskplay.memory.keep` sets: XLA and PyTorch map their temporary memory
-anew in each step otherwise, and page faults were two fifths of a small training step on JAX where this was written.
+anew in each step otherwise (docs/performance.md says what that costs).
 
 A fp32 encoder is matrix products, so a ratio is often that of two libraries of matrix products. That one is measured,
 too, and printed beside every ratio that it explains: on another processor it is another number.
@@ -51,7 +51,7 @@ DEFAULT = "maskplay-jax,maskplay-jax-stock,transformers-fp32,transformers-bf16,b
 SHAPES = {"tiny": (2, 32, 2, 64, 500), "small": (4, 256, 4, 1024, 21128), "base": (12, 768, 12, 3072, 21128)}
 NAMES = ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size")
 # What `maskplay.memory.keep` sets, for peers that do not have it.
-KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_ARENA_MAX": "1"}
+KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
 GEMM = ((1024, 768), (768, 3072))  # tokens by hidden, hidden by intermediate
 
 

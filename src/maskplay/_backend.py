@@ -62,7 +62,7 @@ def is_jax() -> bool:
 
 
 def learns_faster_written_out(query: Any) -> bool:
-    """Is attention faster as formulas, where gradients follow? PyTorch's own takes twice the time back on a CPU."""
+    """Is attention faster as formulas, where gradients follow? PyTorch's own is slow on its way back on a CPU."""
     import keras
 
     return keras.config.backend() == "torch" and query.device.type == "cpu"

@@ -175,7 +175,7 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
         for x_, ids_, counted_ in parts(x, ids, counted):
             logits = logits_of(x_, near, bias)
             cost = -ops.take_along_axis(ops.log_softmax(logits), ids_[:, None], axis=-1)[:, 0]
-            # The first of the highest. XLA's own argmax takes five times as long on a CPU, as a minimum of ints does.
+            # The first of the highest: on a CPU XLA is slow with argmax, and with a minimum of ints.
             highest = ops.equal(logits, ops.max(logits, axis=-1, keepdims=True))
             right = ops.equal(ops.cast(ops.min(ops.where(highest, numbers, vocab_size), axis=-1), "int32"), ids_)
             found.append(ops.stack([cost * counted_, ops.cast(right, wide) * counted_], axis=-1))

@@ -9,7 +9,7 @@ from cli.faults import call, fault
 from cli.test_pretrain import SMALL
 from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.cli.progress import StepProgress
-from maskplay.cli.tensorboard import EventFile
+from maskplay.cli.tensorboard import NAME, EventFile
 from maskplay.errors import UserError
 from maskplay.text.protobuf import read_message
 
@@ -94,10 +94,14 @@ def test_nothing_is_written_twice_and_another_run_has_a_file_of_its_own(tmp_path
     assert EventFile(tmp_path, more=True).path == other.path
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match="taken: no event file can be written there"):
         EventFile(tmp_path / "taken", more=False)
+    monkeypatch.setattr("maskplay.cli.tensorboard.time.time", lambda: 9e9)
+    (tmp_path / NAME.format(9_000_000_000)).mkdir()  # a folder is there, a file cannot be
+    with pytest.raises(UserError, match="no event file can be written there"):
+        EventFile(tmp_path, more=False)
 
 
 def test_a_run_that_is_killed_shows_each_step_once(capfd, tmp_path: Path, monkeypatch) -> None:
