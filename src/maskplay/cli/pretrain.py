@@ -167,7 +167,7 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
         raise UserError(f"batch_size: expected a multiple of {devices}, {which}, found {recipe['batch_size']}")
     run = Resume(running, settings, monitor=None, every=recipe["save_every"], restart=restart)
     if run.found and corpus.STDIN in files:  # which may be another by now
-        raise UserError(f"-: {running} holds an unfinished run; from a file it would go on, --restart begins afresh")
+        raise UserError(f"-: {running} holds an unfinished run of another standard input; --restart begins afresh")
     if not run.found:
         clear(running, but=None if restart or corpus.STDIN in files else prepared_name(settings))
     try:
