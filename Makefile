@@ -28,13 +28,15 @@ check: .venv/ready  ## lint, types, and the laws of the house
 	$(PYTHON) -m pyrefly check --python-interpreter-path $(PYTHON)
 	KERAS_BACKEND=jax $(PYTHON) -m pytest -q tests/laws
 
-# Tests marked `once` know no backend (tests/conftest.py lists them); all others run again under each. The last line is
-# for those that compare with the originals, which are all installed here: transformers, PyTorch, TensorFlow.
+# Tests marked `once` know no backend (tests/conftest.py lists them); all others run again under each. Then those that
+# compare with the originals, which are all installed here: transformers, PyTorch, TensorFlow. Last and alone those that
+# need a Ray of several processes.
 test-backends: .venv-backends/ready  ## the suite under PyTorch and TensorFlow, and live parity with Hugging Face
 	KERAS_BACKEND=torch $(BACKEND) $(PYTEST) -m "not once"
 	KERAS_BACKEND=tensorflow $(BACKEND) $(PYTEST) -m "not once"
 	KERAS_BACKEND=jax $(BACKEND) $(PYTEST) tests/parity/test_*_live.py tests/checkpoints/test_*tensorflow*.py \
 	  tests/checkpoints/test_torch_*.py tests/text
+	KERAS_BACKEND=jax $(BACKEND) -m pytest -q tests/words/test_cluster.py
 
 clean:  ## remove the environments and caches
 	rm -rf .venv .venv-backends .pytest_cache .hypothesis .ruff_cache
@@ -58,5 +60,5 @@ clean:  ## remove the environments and caches
 	echo "installing into .venv-backends with $$($$python --version) (once; some minutes)"; \
 	"$$python" -m venv --clear .venv-backends; \
 	$(BACKEND) -m pip install --quiet -c constraints.txt torch; \
-	$(BACKEND) -m pip install --quiet -c constraints.txt tensorflow-cpu transformers -e '.[jax,dev]'; \
+	$(BACKEND) -m pip install --quiet -c constraints.txt tensorflow-cpu transformers -e '.[cluster,jax,dev]'; \
 	touch $@

@@ -135,12 +135,15 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert call("pretrain", json_lines, packed, "--out", tmp_path / "out", *options) == 0
     settings = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["settings"]
     assert (settings["steps"], settings["learning_rate"], settings["batch_size"]) == (3, 1e-3, 4)
+    assert settings["objective"] == "mlm+sop,lm:0.5"
     bert = mp.load(tmp_path / "out")
     assert bert.family == "bert" and bert.network.heads == ("pooler", "nsp", "mlm")
     # A checkpoint goes on, with its own vocabulary and shape.
     more = ["--model", tmp_path / "out", "--steps", 2, "--length", 24, "--batch-size", 4, "--objective", "unilm"]
     assert call("pretrain", text, "--out", tmp_path / "more", "--held-out", 0.2, *more) == 0
     assert mp.load(tmp_path / "more").tokenizer == bert.tokenizer
+    settings = json.loads((tmp_path / "more" / "metrics.json").read_text("utf-8"))["settings"]
+    assert (settings["family"], settings["hidden_size"], settings["num_layers"]) == ("bert", 16, 1)
 
 
 def test_what_a_fresh_network_knows_and_how_it_learns(capfd, text, tmp_path: Path) -> None:
@@ -318,6 +321,8 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--held-out", "1"], "held_out: expected a share between 0 and 1"),
         (["--vocab", tmp_path / "vocab.txt"], "missing [MASK]"),
         (["--model", whole, "--vocab", tmp_path / "vocab.txt"], "brings its own"),
+        (["--model", whole, "--hidden-size", "64"], f"hidden_size: the model {whole} has 16, found 64"),
+        (["--model", whole, "--family", "bert"], f"family: the model {whole} has roformer, found bert"),
         (["--hidden-size", "15"], "hidden_size"),
         (["--config", tmp_path / "gone.toml"], "gone.toml"),
     ):

@@ -223,6 +223,28 @@ def test_it_learns_what_there_is_to_learn(tmp_path: Path) -> None:
     assert learnt(noise(0), tmp_path / "noise")["accuracy"] < 0.3
 
 
+def by_heart(folder: Path, steps: int = 150) -> float:
+    """How much of 200 sentences a network knows after so many steps with ever new blanks."""
+    made = play(bert(3, heads=["mlm"], hidden_size=64, intermediate_size=128), "mlm")
+    made.compile(mp.optimizers.adamw(5e-3, steps))
+    texts = [[sentence] for sentence in cycle(2)]
+    corpus = pretext.prepare(texts, folder / "tokens", TOKENIZER)
+    train, _ = made.steps(corpus, batch_size=32, steps=steps, held_out=0.01)
+    made.fit(train, verbose=0)
+    return made.evaluate(train, steps=20, verbose=0, return_dict=True)["accuracy"]
+
+
+def test_two_hundred_sentences_by_heart(tmp_path: Path, monkeypatch) -> None:
+    assert by_heart(tmp_path / "true") > 0.95
+
+    def random_labels(*given, masked=pretext.masked):
+        tokens, at, labels = masked(*given)
+        return tokens, at, np.where(labels == -100, labels, given[-1].choice(given[3], labels.shape)).astype("int32")
+
+    monkeypatch.setattr("maskplay.plays.pretrain.masked", random_labels)
+    assert by_heart(tmp_path / "control") < 0.3
+
+
 def test_a_language_model_learns(tmp_path: Path) -> None:
     # The first character of a stretch and where it ends cannot be known.
     assert learnt(cycle(0), tmp_path / "cycle", "lm", 150)["accuracy"] > 0.75

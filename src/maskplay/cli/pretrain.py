@@ -6,6 +6,7 @@ state of the training. OUT appears whole, at the end, and `maskplay.load`, trans
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import itertools
@@ -71,6 +72,7 @@ RECIPE: dict[str, Any] = {
     "seed": 0,
 }
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+FRESH = ("family", *SHAPE, "dropout")  # what a checkpoint to go on from has already
 SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
 OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -146,12 +148,12 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
     """What one process does, alone or together with others."""
     running = out.with_name(f"{out.name}.running")
     objectives = parse_objective(recipe["objective"])
-    settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
 
     files = corpus.paths(sources)
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
     devices = hosts.share_devices(recipe["model_parallel"])  # before there are weights
     base = load_base(recipe)
+    settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
     if corpus.STDIN in files and base is None and not recipe["vocab"]:
         raise UserError("-: standard input is read once, and a vocabulary is made from the text first; give --vocab")
     settings |= {"PATH": digest(files)}
@@ -178,7 +180,8 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
         raise
     except OSError as error:  # what was saved and prepared stays whole
         where, why = error.filename or running, error.strerror or error
-        raise UserError(f"{where}: {why}; when there is room again, the same command goes on") from None
+        when = "there is room again" if error.errno == errno.ENOSPC else "that is mended"
+        raise UserError(f"{where}: {why}; when {when}, the same command goes on") from None
     if hosts.place()[0] == 0:
         print(out)
 
@@ -271,10 +274,14 @@ def write(out: Path, base: Pretrained, report: dict[str, Any]) -> None:
 
 def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """The recipe of a file with the flags over it, checked."""
-    recipe = dict(RECIPE)
-    if config is not None:
-        recipe |= read_recipe(config)
-    recipe |= flags
+    given = ({} if config is None else read_recipe(config)) | flags
+    recipe = RECIPE | given
+    # Said in one way, so that a table and a flag that mean the same are the same run.
+    weights = parse_objective(recipe["objective"])
+    recipe["objective"] = ",".join(name if weight == 1 else f"{name}:{weight}" for name, weight in weights.items())
+    recipe["init"] = ",".join(parse_names(recipe["init"]))
+    if recipe["model"]:
+        recipe |= {name: given.get(name) for name in FRESH}
     for name, least in LEAST.items():
         if not recipe[name] >= least:
             raise UserError(f"{name}: expected at least {least}, found {recipe[name]}")
@@ -289,13 +296,13 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
         if recipe[name] not in known:
             raise UserError(f"{name}: expected one of {', '.join(known)}, found {recipe[name]!r:.80}")
-    if not 0 <= recipe["dropout"] < 1:
+    if recipe["dropout"] is not None and not 0 <= recipe["dropout"] < 1:
         raise UserError(f"dropout: expected 0 or more and less than 1, found {recipe['dropout']}")
     if unknown := [start for start in parse_names(recipe["init"]) if start not in starts.STARTS]:
         raise UserError(f"init: expected some of {', '.join(starts.STARTS)}, found {unknown[0]!r:.80}")
     if recipe["model"] and recipe["init"]:
         raise UserError(f"init: the model {recipe['model']} has weights already")
-    if recipe["family"] not in FAMILIES:
+    if recipe["family"] is not None and recipe["family"] not in FAMILIES:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
     if recipe["model"] and recipe["vocab"]:
         raise UserError(f"vocab: the model {recipe['model']} brings its own")
@@ -338,11 +345,17 @@ def parse_names(given: str | list[Any]) -> list[str]:
 
 
 def load_base(recipe: dict[str, Any]) -> Pretrained | None:
+    """The checkpoint to go on from; the recipe then says what it is, and may not have said otherwise."""
     if not recipe["model"]:
         return None
     base = load(recipe["model"])
     if not isinstance(base, Pretrained):
         raise UserError(f"model {recipe['model']}: expected a checkpoint, found a trained play")
+    for name in FRESH:
+        has = base.family if name == "family" else getattr(base.config, name)
+        if recipe[name] not in (None, has):
+            raise UserError(f"{name}: the model {recipe['model']} has {has}, found {recipe[name]}; leave it out")
+        recipe[name] = has
     return base
 
 
