@@ -95,14 +95,15 @@ def measured(expression: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(rows: dict[str, str], size: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Measure rows in turns and print their medians."""
+def table(rows: dict[str, tuple[Path, str]], rounds: int) -> dict[str, dict[str, float]]:
+    """Measure rows, each of what `{}` in an expression stands for and the expression, in turns; print their medians."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for _ in range(rounds):
-        for name, expression in rows.items():
-            results[name].append(measured(expression))
+        for name, (path, expression) in rows.items():
+            results[name].append(measured(expression.format(repr(str(path)))))
     medians = {}
     for name, some in results.items():
+        size = rows[name][0].stat().st_size
         numbers = some[0].keys() - {"written"}
         mine = medians[name] = {key: statistics.median(one[key] for one in some) for key in numbers}
         extra = mine["peak"] - mine["before"]
@@ -121,20 +122,20 @@ def bench100() -> bytes:
     return b"".join(lzma.open(DATA / "corpus" / f"{name}.txt.xz").read() for name in BENCH)
 
 
-def discover(folder: Path, text: bytes, rounds: int, prototype: Path | None) -> None:
+def discover(folder: Path, rounds: int, prototype: Path | None) -> None:
     path = folder / "bench100.txt"
     rows = {
-        "exact, one thread": f"mp.words.discover({str(path)!r}, min_count=32)",
-        "exact, two threads": f"mp.words.discover({str(path)!r}, min_count=32, workers=2)",
-        "exact, one thread, inside 600M": f"mp.words.discover({str(path)!r}, min_count=32, memory='600M')",
-        "faithful, one thread": f"mp.words.discover({str(path)!r}, mode='faithful')",
+        "exact, one thread": (path, "mp.words.discover({}, min_count=32)"),
+        "exact, two threads": (path, "mp.words.discover({}, min_count=32, workers=2)"),
+        "exact, one thread, inside 600M": (path, "mp.words.discover({}, min_count=32, memory='600M')"),
+        "faithful, one thread": (path, "mp.words.discover({}, mode='faithful')"),
     }
-    medians = table(rows, len(text), rounds)
+    medians = table(rows, rounds)
     one, two = (medians[f"exact, {threads}"]["wall"] for threads in ("one thread", "two threads"))
-    at_once = []
+    alone, at_once = f"mp.words.discover({str(path)!r}, min_count=32)", []
     for _ in range(rounds):
         with ThreadPoolExecutor(2) as pool:
-            at_once += [found["wall"] for found in pool.map(measured, [rows["exact, one thread"]] * 2)]
+            at_once += [found["wall"] for found in pool.map(measured, [alone] * 2)]
     most = 2 * one / statistics.median(at_once)
     print(f"two threads are {one / two:.2f} times as fast as one (on the wall clock)")
     print(f"two processes that share nothing do {most:.2f} times the work of one in its time: what the cores can give")
@@ -145,10 +146,10 @@ def discover(folder: Path, text: bytes, rounds: int, prototype: Path | None) -> 
     print(PUBLISHED)
 
 
-def sharded(folder: Path, text: bytes, rounds: int) -> None:
+def sharded(folder: Path, rounds: int) -> None:
     path = folder / "bench100.txt"
-    rows = {f"in shards of {size} MB, one process": f"sharded({str(path)!r}, {size}000000)" for size in (26, 101)}
-    table(rows, len(text), rounds)
+    rows = {f"in shards of {size} MB, one process": (path, f"sharded({{}}, {size}000000)") for size in (26, 101)}
+    table(rows, rounds)
 
 
 def line(folder: Path, text: bytes, rounds: int) -> None:
@@ -157,8 +158,8 @@ def line(folder: Path, text: bytes, rounds: int) -> None:
     for size in (25, 50):
         path = folder / f"line{size}.txt"
         path.write_text(one[: size * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
-        rows[f"one line of {size} MB"] = f"mp.words.discover({str(path)!r}, min_count=32)"
-    table(rows, 50 * 10**6, rounds)
+        rows[f"one line of {size} MB"] = path, "mp.words.discover({}, min_count=32)"
+    table(rows, rounds)
 
 
 def large(folder: Path, text: bytes, copies: int) -> None:
@@ -173,10 +174,9 @@ def large(folder: Path, text: bytes, copies: int) -> None:
             mixed = "\n".join(lines[draw.permutation(len(lines))].tolist()) + "\n"
             units = np.frombuffer(mixed.encode("utf-16-le", "surrogatepass"), np.uint16)
             file.write(mapping[units].tobytes().decode("utf-16-le", "surrogatepass").encode())
-    size = path.stat().st_size
-    print(f"{copies} copies of bench100, {size / 1e9:.2f} GB")
+    print(f"{copies} copies of bench100, {path.stat().st_size / 1e9:.2f} GB")
     options = f"workers=2, memory='1G', folder={str(folder)!r}"
-    table({"exact, two threads, inside 1G": f"mp.words.discover({str(path)!r}, {options})"}, size, 1)
+    table({"exact, two threads, inside 1G": (path, f"mp.words.discover({{}}, {options})")}, 1)
 
 
 def count(folder: Path, text: bytes, rounds: int) -> None:
@@ -184,12 +184,11 @@ def count(folder: Path, text: bytes, rounds: int) -> None:
     path.write_text(text[: 20 * 10**6].decode("utf-8", "ignore"), encoding="utf-8")
     rows = {}
     for n in (2, 4):
-        rows[f"{n}-grams, plain dictionary"] = f"plain({str(path)!r}, {n})"
+        rows[f"{n}-grams, plain dictionary"] = path, f"plain({{}}, {n})"
         for workers in (1, 2):
-            rows[f"{n}-grams, {workers} thread{'s' * (workers > 1)}"] = (
-                f"mp.words.count({str(path)!r}, n={n}, workers={workers})"
-            )
-    medians = table(rows, 20 * 10**6, rounds)
+            name = f"{n}-grams, {workers} thread{'s' * (workers > 1)}"
+            rows[name] = path, f"mp.words.count({{}}, n={n}, workers={workers})"
+    medians = table(rows, rounds)
     for n in (2, 4):
         loop, one, two = (medians[f"{n}-grams, {who}"] for who in ("plain dictionary", "1 thread", "2 threads"))
         print(
@@ -203,23 +202,22 @@ def tokenizers(folder: Path, path: Path, rounds: int) -> None:
     """One process and two beside a loop, for tokenizers of every speed."""
     from maskplay import words
 
-    few, split = folder / "bench4.txt", folder / "split.txt"
-    few.write_bytes(path.read_bytes()[: 4 * 10**6].decode("utf-8", "ignore").encode())
+    split = folder / "split.txt"
     cut = words.segment(path, words.train_ngrams(path))
     split.write_text("".join(" ".join(line) + "\n" for line in cut), encoding="utf-8")
     which = {
         "characters, list": (path, "list"),
         "words, str.split": (split, "str.split"),
-        "WordPiece, Tokenizer, 4 MB": (few, f"Pieces({str(DATA / 'vocabs' / 'bert-base-chinese-vocab.txt')!r})"),
+        "WordPiece, Tokenizer": (path, f"Pieces({str(DATA / 'vocabs' / 'bert-base-chinese-vocab.txt')!r})"),
     }
     if importlib.util.find_spec("jieba"):
-        which["words, jieba, 4 MB"] = few, "jieba_words"
+        which["words, jieba"] = path, "jieba_words"
     rows = {}
     for name, (where, tokenizer) in which.items():
-        rows[f"{name}, loop"] = f"loop({str(where)!r}, {tokenizer})"
+        rows[f"{name}, loop"] = where, f"loop({{}}, {tokenizer})"
         for workers in (1, 2):
-            rows[f"{name}, {workers}"] = f"mp.words.count({str(where)!r}, tokenizer={tokenizer}, workers={workers})"
-    medians = table(rows, 20 * 10**6, rounds)
+            rows[f"{name}, {workers}"] = where, f"mp.words.count({{}}, tokenizer={tokenizer}, workers={workers})"
+    medians = table(rows, rounds)
     for name in which:
         loop, one, two = (medians[f"{name}, {who}"] for who in ("loop", "1", "2"))
         idle = two["cpu"] - two["children"] / 2  # the children at once, the parent before and after them
@@ -247,11 +245,13 @@ def main() -> None:
         for what in options.what:
             print(f"\n{what}")
             if what == "discover":
-                discover(folder, text, options.rounds, options.prototype)
+                discover(folder, options.rounds, options.prototype)
             elif what == "large":
                 large(folder, text, options.copies)
+            elif what == "shards":
+                sharded(folder, options.rounds)
             else:
-                {"line": line, "count": count, "shards": sharded}[what](folder, text, options.rounds)
+                {"line": line, "count": count}[what](folder, text, options.rounds)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None
     }
     held_out = {line for (part, _), some in parts.items() if part == "held_out" for line in some}
     for row in rows[1:]:
-        train = parts["train", row[0]]
+        train = [line for line in parts["train", row[0]] if line]
+        documents = (parts["train", row[0]].count("") + 1) * 256
+        assert 0.9 < documents / sum(map(len, train)) < 1.1
         assert len(train) + len(parts["held_out", row[0]]) + int(row[3]) == int(row[1]) and len(train) > 0
         # Also not with another first character, as the two sides of a pair have.
         assert not {line[-20:] for line in train} & {line[-20:] for line in held_out}

@@ -6,7 +6,8 @@ DATA has a folder `corpus` with the files named below; all are public domain, CC
 train/DOMAIN.txt and held_out/DOMAIN.txt, and a table of what was removed goes to stdout. Stretches of 32 lines are held
 out together, half a percent of them; the two sides of a pair are held out together. A line of the training text is
 removed if more than half of its stretches of eight characters stand somewhere in the held-out text of any domain, or,
-if it is shorter, if it is one of its lines.
+if it is shorter, if it is one of its lines. Blank lines are put into the training text at random places, between which
+256 characters stand on average: so a model that reads a document at a time meets short ones too.
 """
 
 import lzma
@@ -19,6 +20,7 @@ import numpy as np
 DOCS = ("sql_docs", "dotnet_docs", "vs_docs", "cpp_docs", "graph_docs", "tidb_docs", "oiwiki")
 STRETCH, SHARE, SEED = 32, 0.005, 0
 SHINGLE = 8
+DOCUMENT = 256  # characters, on average
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -66,6 +68,14 @@ def near_duplicates(lines: list[str], known: np.ndarray, known_lines: set[str]) 
     return (2 * shared > total) | short
 
 
+def in_documents(lines: list[str], draw: np.random.Generator) -> Iterator[str]:
+    ends = draw.random(len(lines)) < np.array([len(line) for line in lines]) / DOCUMENT
+    for line, end in zip(lines, ends):
+        yield line
+        if end:
+            yield ""
+
+
 def write(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -81,12 +91,13 @@ def main(data: Path, out: Path) -> None:
     held_out = {n: [line for line, held in zip(lines, masks[n]) if held] for n, lines in texts.items()}
     known = np.unique(np.concatenate([shingles(lines)[0] for lines in held_out.values()]))
     known_lines = {line for lines in held_out.values() for line in lines}
+    borders = np.random.default_rng(SEED)
     print("domain\tlines\theld_out\tnear_duplicates_removed\ttrained_characters\theld_out_characters")
     for name, lines in texts.items():
         rest = [line for line, held in zip(lines, masks[name]) if not held]
         alike = near_duplicates(rest, known, known_lines)
         kept = [line for line, drop in zip(rest, alike) if not drop]
-        write(out / f"train/{name}.txt", kept)
+        write(out / f"train/{name}.txt", in_documents(kept, borders))
         write(out / f"held_out/{name}.txt", held_out[name])
         sizes = [sum(map(len, each)) for each in (kept, held_out[name])]
         print(name, len(lines), len(held_out[name]), int(alike.sum()), *sizes, sep="\t")
