@@ -46,6 +46,13 @@ def test_leaves_out_what_is_not_cut(tmp_path):
     assert len(mp.words.agreed(FOUND, iter(TEXTS), HALF, least=0)) == len(FOUND)
 
 
+def test_texts_that_are_used_up():
+    texts = iter(TEXTS)
+    found = mp.words.discover(texts, min_count=5)
+    with pytest.raises(UserError, match="expected the texts in which the words were found, found none"):
+        mp.words.agreed(found, texts, HALF)
+
+
 def test_letters_and_single_characters_stay():
     texts = ["买T恤，天地", "穿T恤，天地", "洗T恤，天地"]
     found = mp.words.discover(iter(texts), min_count=2, cohesion=(1.0,))

@@ -43,7 +43,8 @@ def agreed(
         workers: processes.
 
     Raises:
-        UserError: `least` is no share, or a place makes no sense.
+        UserError: `least` is no share, a place makes no sense, or the texts are gone (an iterator that `discover` has
+            used up).
 
     Example:
         >>> from maskplay.words import discover
@@ -56,7 +57,11 @@ def agreed(
         raise UserError(f"least: expected a share from 0 to 1, found {least!r:.40}")
     words = found.word.tolist()
     asked = {word for word in words if len(word) > 1 and chinese(word)}
-    cut = Counter(filter(asked.__contains__, chain.from_iterable(segment(sources, by, field=field, workers=workers))))
+    lines = segment(sources, by, field=field, workers=workers)
+    first = next(lines, None)
+    if first is None and found.characters:
+        raise UserError("sources: expected the texts in which the words were found, found none; give them anew")
+    cut = Counter(filter(asked.__contains__, chain.from_iterable(chain([first or []], lines))))
     times = zip(words, found.occurrences.tolist())
     wanted = np.array([word not in asked or cut[word] >= least * all_ for word, all_ in times], bool)
     return replace(found, **{name: getattr(found, name)[wanted] for name in Word._fields})
