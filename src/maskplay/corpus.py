@@ -16,6 +16,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -51,11 +52,13 @@ def paths(sources: Sources) -> list[Path]:
     """The files that places name, each once, in the order given.
 
     Args:
-        sources: a place or a list or tuple of places. A place is a file, a folder (all files below it, sorted; names
-            that begin with a dot are passed over), a pattern such as "news/**/*.txt", or "-" for standard input.
+        sources: a place or a list or tuple of places. A place is a file, a folder (all files below it, sorted, also
+            behind links; names that begin with a dot are passed over), a pattern such as "news/**/*.txt", or "-" for
+            standard input.
 
     Raises:
         UserError: a place names nothing.
+        DataError: a folder cannot be read.
 
     Example:
         >>> import tempfile
@@ -238,9 +241,13 @@ def _found(place: str) -> Iterator[Path]:
             count += 1
             yield Path(top)
             continue
-        if len(tops) > 1 and "**" in place:
-            continue  # what lies below it is matched by itself
-        for folder, inner, names in os.walk(top):
+        seen = set()  # folders may hold links to each other
+        for folder, inner, names in os.walk(top, onerror=_unreadable, followlinks=True):
+            here = os.stat(folder)
+            if (here.st_dev, here.st_ino) in seen:
+                inner.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             for name in sorted(names):
                 if not name.startswith(".") and os.path.isfile(path := os.path.join(folder, name)):
@@ -249,6 +256,10 @@ def _found(place: str) -> Iterator[Path]:
     if not count:
         what = "no file lies in this folder" if os.path.isdir(place) else "no such file, folder or pattern"
         raise UserError(f"{shown}: {what}; texts themselves are given as iter([...])")
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror or error})") from None
 
 
 def _packing(path: Path) -> str | None:
@@ -290,15 +301,17 @@ def _line_starts(part: Part, size: int, wanted: Iterable[int]) -> list[int]:
     return found
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
     """The file's bytes, unpacked."""
+    if path == STDIN:
+        if not hasattr(sys.stdin, "buffer"):  # closed, or something that holds no bytes
+            raise DataError("standard input: cannot be read (it is closed)")
+        return nullcontext(sys.stdin.buffer)
     try:
-        if path == STDIN:
-            return open(sys.stdin.fileno(), "rb", closefd=False)
         opener: Any = {".gz": gzip.open, ".xz": lzma.open, None: open}.get(_packing(path)) or _zstd().open
         return opener(path, "rb")
     except OSError as error:
-        raise DataError(f"{_name(path)}: cannot be read ({error.strerror or error})") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _zstd() -> Any:

@@ -18,6 +18,8 @@ from maskplay.autodiff import value_and_gradient
 from maskplay.errors import UserError
 from maskplay.optimizers.wrapper import paths_matching
 
+SCALE = 2.0**10  # of scores whose gradient goes through float16
+
 __all__ = ["FGM", "GradientPenalty", "RDrop", "Step", "Trick", "VirtualAdversarial", "regularize"]
 
 
@@ -125,11 +127,17 @@ class Step:
         again: bool = False,
     ) -> tuple[Any, list[Any]]:
         """The same, a scalar, and its gradient with respect to the values: a constant, but with `again`."""
-        (result, drawn), slopes = value_and_gradient(
-            lambda values: self._pass(score, tables, values, training), list(values), again
-        )
+        # Keras scales the loss after it has it: what float16 would lose of this gradient is kept here.
+        scale = SCALE if self.model.compute_dtype == "float16" else 1.0
+
+        def scaled(values: list[Any]) -> tuple[Any, list[Any]]:
+            result, drawn = self._pass(score, tables, values, training)
+            return result * scale, drawn
+
+        (result, drawn), slopes = value_and_gradient(scaled, list(values), again)
         self._draw_on(drawn)
-        return result, slopes if again else [ops.stop_gradient(slope) for slope in slopes]
+        slopes = [slope / scale for slope in slopes]
+        return result / scale, slopes if again else [ops.stop_gradient(slope) for slope in slopes]
 
     def _pass(
         self, score: Callable[[Any], Any], tables: Sequence[Any], values: Sequence[Any], training: bool
@@ -357,8 +365,11 @@ def _divergence(p: Any, q: Any, from_logits: bool, sample_weight: Any = None) ->
     """The mean KL(p ‖ q), summed over a model's outputs."""
 
     def logarithms(outputs: Any) -> Any:
-        outputs = ops.cast(outputs, keras.config.floatx())
-        return ops.log_softmax(outputs) if from_logits else ops.log(ops.maximum(outputs, keras.config.epsilon()))
+        wide = ops.cast(outputs, keras.config.floatx())
+        result = ops.log_softmax(wide) if from_logits else ops.log(ops.maximum(wide, keras.config.epsilon()))
+        if (mask := getattr(outputs, "_keras_mask", None)) is not None:
+            result._keras_mask = mask  # where Keras' losses look for what is padding
+        return result
 
     mean = _Divergence(name="divergence", reduction="mean_with_sample_weight")
     weights = tree.flatten(sample_weight)  # one for all outputs, or one for each

@@ -40,6 +40,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write piece by piece; it appears under its name only when the block ends without an error.
 
+    What is no file, a device or a pipe, is written to directly.
+
+    Raises:
+        UserError: `path` is a folder.
+
     Example:
         >>> folder = Path(tempfile.mkdtemp())
         >>> with new_file(folder / "b.bin") as file:
@@ -48,6 +53,12 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         b'one'
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: expected the name of a file to write, found a folder")
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
     os.close(handle)

@@ -78,6 +78,7 @@ OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "model_parallel": 1, "seed": 0}
 LEAST |= {"warmup": -1, "decay": -1}
+MOST = 10**12  # of each of these
 ELSEWHERE = ("save_every", "workers", "tensorboard", "model_parallel")  # what changes nothing of the result
 PAIRS = "simbert"  # the objective that learns from pairs of texts
 
@@ -139,6 +140,8 @@ def pretrain(
     memory.keep()
     check_replaceable(out)
     recipe = settle(config, flags)
+    if recipe["model"] and Path(recipe["model"]).resolve() == out.resolve():
+        raise UserError(f"--out {out}: this is the model to go on from, which would be lost; choose another name")
     with hosts.together(coordinator, processes, rank):
         console.quiet = hosts.place()[0] > 0
         run_recipe(sources, out, recipe, restart, console)
@@ -147,11 +150,14 @@ def pretrain(
 def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restart: bool, console: Console) -> None:
     """What one process does, alone or together with others."""
     running = out.with_name(f"{out.name}.running")
+    if recipe["tensorboard"] and {out, running} & {(board := Path(recipe["tensorboard"])), *board.parents}:
+        raise UserError(f"tensorboard: {board} lies in {out}, which appears at the end; choose another folder")
     objectives = parse_objective(recipe["objective"])
 
     files = corpus.paths(sources)
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
     devices = hosts.share_devices(recipe["model_parallel"])  # before there are weights
+    _backend.seed(recipe["seed"])  # a model that is loaded has generators too
     base = load_base(recipe)
     settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
     if corpus.STDIN in files and base is None and not recipe["vocab"]:
@@ -283,8 +289,9 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     if recipe["model"]:
         recipe |= {name: given.get(name) for name in FRESH}
     for name, least in LEAST.items():
-        if not recipe[name] >= least:
-            raise UserError(f"{name}: expected at least {least}, found {recipe[name]}")
+        if not least <= recipe[name] <= MOST:
+            limit = f"most {MOST}" if recipe[name] > MOST else f"least {least}"
+            raise UserError(f"{name}: expected at {limit}, found {recipe[name]!r:.40}")
     if recipe["seed"] >= 2**32:
         raise UserError(f"seed: expected less than 4294967296, found {recipe['seed']}")
     if not 0 < recipe["learning_rate"] < math.inf:
@@ -313,7 +320,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """What a TOML file says, each key known and of its kind."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is one, too
         raise UserError(f"{path}: not a TOML file ({error})") from None
     for name, value in values.items():
         if name not in RECIPE:

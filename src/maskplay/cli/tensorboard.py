@@ -56,8 +56,9 @@ class EventFile:
             open(self.path, "ab").close()  # where that cannot be, it is known before hours of work
             if not self.path.stat().st_size:
                 self.path.unlink()
-        except OSError as error:
-            raise UserError(f"{folder}: no event file can be written there ({error.strerror or error})") from None
+        except (OSError, ValueError) as error:  # of a name with a zero in it
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{folder}: no event file can be written there ({reason})") from None
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add the figures of a step: `loss` as `loss/train` and `val_loss` as `loss/held_out`, side by side."""

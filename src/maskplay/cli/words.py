@@ -70,8 +70,8 @@ def discover(
     """Find the words of a corpus, the most frequent first."""
     found.checked_ending(out, found.FORMATS)
     thresholds = _numbers(cohesion)
-    if agree and STDIN in paths(sources):
-        raise UserError("--agree: expected files, which can be read again, found standard input")
+    if agree:
+        _readable_again("--agree", sources)
     by = words.load_segmenter(agree) if agree else None
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
@@ -160,8 +160,8 @@ def segment(
     """Cut each line into words, with one blank between two."""
     if (model is None) == (vocab is None) or em and model:
         raise UserError("expected either --model or --vocab; --em goes with --vocab")
-    if em and STDIN in paths(sources):
-        raise UserError("--em: expected files, which can be read again, found standard input")
+    if em:
+        _readable_again("--em", sources)
     by: words.NgramModel | words.Vocabulary
     with _progress(out or STDIN) as tell:
         if vocab is None:
@@ -174,7 +174,7 @@ def segment(
         found = words.segment(sources, by, field=field, workers=workers)
         lines = (" ".join(word for word in line if not word.isspace()) + "\n" for line in found)
         if out is None:
-            sys.stdout.writelines(lines)
+            sys.stdout.buffer.writelines(line.encode() for line in lines)  # UTF-8 wherever we are, as files have it
         else:
             with new_file(out) as file:
                 file.writelines(line.encode() for line in lines)
@@ -193,6 +193,13 @@ def contrast(
         rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
         words.write_contrast(rows, out)
     _console().print(f"{len(rows):,} words: {out}")
+
+
+def _readable_again(option: str, sources: list[str]) -> None:
+    for path in paths(sources):
+        if not path.is_file():
+            found = "standard input" if path == STDIN else path
+            raise UserError(f"{option}: expected files, which can be read again, found {found}")
 
 
 def _numbers(text: str) -> list[float]:

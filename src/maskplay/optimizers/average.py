@@ -28,7 +28,7 @@ class Average(OptimizerWrapper):
         debias: False: a starts as the weights are before training and each step is a ← m a + (1 - m) θ, as in the post.
 
     Raises:
-        UserError: the momentum is out of range.
+        UserError: the momentum is out of range; or, when training starts, weights of half precision.
 
     Example:
         >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
@@ -54,6 +54,11 @@ class Average(OptimizerWrapper):
 
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
+            for variable in variables:
+                if variable.dtype in ("float16", "bfloat16"):  # in which a + (1 - m)(θ - a) is a
+                    raise UserError(
+                        f"{self.name}: expected weights of float32 (mixed precision has them), found {variable.dtype}"
+                    )
             super().build(variables)
             self._averages = self.slots("running_average")
 

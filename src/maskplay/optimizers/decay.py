@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import keras
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import chain, paths_matching
+from maskplay.optimizers.wrapper import leaves, paths_matching
 
 __all__ = ["exclude_from_decay"]
 
 
-def exclude_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model, patterns: Sequence[str]) -> list[str]:
+def exclude_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model, patterns: str | Sequence[str]) -> list[str]:
     """Free weights from decay by regular expressions, looked for in their paths; returns the paths.
 
     Keras' own `exclude_from_weight_decay(var_names=…)` sees only the last part of a path (`kernel`, `bias`), except
@@ -20,7 +20,7 @@ def exclude_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model
     Args:
         optimizer: with `weight_decay=`, or wrappers or a `MultiOptimizer` around such. Replaces earlier exclusions.
         model: built; its trainable weights are meant.
-        patterns: as `"norm/"` or `"bias$"`.
+        patterns: as `"norm/"` or `"bias$"`; or one of them.
 
     Raises:
         UserError: a pattern is found in no path, or the patterns in all, or the model has no weights yet.
@@ -33,12 +33,12 @@ def exclude_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model
     """
     if not model.trainable_variables:
         raise UserError(f"exclude_from_decay: {model.name} has no weights yet; call or build it first")
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     found = paths_matching(patterns, model.trainable_variables, "exclude_from_decay")
     paths = {path for matches in found.values() for path in matches}
     excluded = [variable for variable in model.trainable_variables if variable.path in paths]
     if len(excluded) == len(model.trainable_variables):  # under PyTorch Keras would fail later, without saying why
-        raise UserError(f"exclude_from_decay: {list(patterns)} leave nothing to decay; drop weight_decay=")
-    for each in chain(optimizer):
-        if list(chain(each)) == [each]:  # wrappers pass it on; a MultiOptimizer does not
-            each.exclude_from_weight_decay(var_list=excluded)
+        raise UserError(f"exclude_from_decay: {patterns} leave nothing to decay; drop weight_decay=")
+    for each in leaves(optimizer):  # wrappers pass it on; a MultiOptimizer does not
+        each.exclude_from_weight_decay(var_list=excluded)
     return [variable.path for variable in excluded]

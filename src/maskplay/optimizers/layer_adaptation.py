@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot
+from maskplay.optimizers.schedules import Modified, WithoutBiasCorrection
+from maskplay.optimizers.wrapper import OptimizerWrapper, leaves, paths_matching, snapshot
 
 __all__ = ["LayerAdaptation"]
 
@@ -25,12 +26,13 @@ class LayerAdaptation(OptimizerWrapper):
 
     Args:
         inner: any Keras optimizer with one learning rate.
-        exclude: regular expressions; weights in whose paths one is found keep the inner step. By default biases and
-            the gains of normalizations.
+        exclude: regular expressions, or one; weights in whose paths one is found keep the inner step. By default biases
+            and the gains of normalizations.
         limits: least and greatest ‖θ‖ that the ratio reckons with; None: whatever it is.
 
     Raises:
-        UserError: the inner optimizer has no single learning rate, or limits that are not 0 ≤ least ≤ greatest.
+        UserError: the inner optimizer has no single learning rate, or one with `WithoutBiasCorrection`, which would
+            lengthen the step; or limits that are not 0 ≤ least ≤ greatest.
 
     Example:
         >>> weight = keras.Variable([3.0, 4.0])
@@ -43,7 +45,7 @@ class LayerAdaptation(OptimizerWrapper):
     def __init__(
         self,
         inner: keras.optimizers.Optimizer,
-        exclude: Sequence[str] = GAINS_AND_BIASES,
+        exclude: str | Sequence[str] = GAINS_AND_BIASES,
         limits: tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -52,7 +54,13 @@ class LayerAdaptation(OptimizerWrapper):
             raise UserError(f"LayerAdaptation: {inner.name} has no learning rate of its own; wrap what is inside it")
         if limits is not None and not 0 <= limits[0] <= limits[1]:
             raise UserError(f"LayerAdaptation: expected limits (least, greatest) from 0, found {limits!r}")
-        self.exclude = tuple(exclude)
+        for each in leaves(inner):
+            schedule = getattr(each, "_learning_rate", None)
+            while isinstance(schedule, Modified):
+                if isinstance(schedule, WithoutBiasCorrection):
+                    raise UserError("LayerAdaptation: the length of a step is the rate's alone; no WithoutBiasCorrection")
+                schedule = schedule.base
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.limits = None if limits is None else (limits[0], limits[1])
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -60,7 +68,11 @@ class LayerAdaptation(OptimizerWrapper):
             super().build(variables)
             patterns = [pattern for pattern in self.exclude if pattern not in GAINS_AND_BIASES]
             paths_matching(patterns, variables, self.name)  # one that the user gave must be found somewhere
-            self._adapted = [not any(re.search(each, v.path) for each in self.exclude) for v in variables]
+            self._adapted = [
+                not any(re.search(each, v.path) for each in self.exclude)
+                and not getattr(v, "overwrite_with_gradient", False)  # whose change is no step
+                for v in variables
+            ]
 
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
         adapted = [variable for variable in variables if self._adapted[self._get_variable_index(variable)]]

@@ -65,8 +65,8 @@ class LazyRows(OptimizerWrapper):
         paths = {path for matches in found.values() for path in matches}
         super().build(variables)
         accumulates = any(each.gradient_accumulation_steps for each in chain(self.inner))
-        # Places in the list of the inner optimizer's variables; kept here, the variables would be saved twice.
-        self._slots: dict[int, list[int]] = {}
+        # Paths of the inner optimizer's variables; kept here, the variables would be saved twice.
+        self._slots: dict[int, set[str]] = {}
         self._seen: dict[int, keras.Variable] = {}
         for i, variable in enumerate(variables):
             if variable.path in paths:
@@ -78,16 +78,16 @@ class LazyRows(OptimizerWrapper):
                     rows = (variable.shape[0], *[1] * (len(variable.shape) - 1))
                     self._seen[i] = self.add_variable(rows, name=f"{_prefix(variable)}seen_rows")
 
-    def _slots_of(self, variable: keras.Variable, variables: list[keras.Variable]) -> list[int]:
-        """Where the slots of a weight stand: by Keras, their names begin with the weight's path."""
+    def _slots_of(self, variable: keras.Variable, variables: list[keras.Variable]) -> set[str]:
+        """The slots of a weight: by Keras, their names begin with the weight's path."""
         slots = []
-        for i, slot in enumerate(self.inner.variables):
+        for slot in self.inner.variables:
             owners = [v for v in variables if slot.name.startswith(_prefix(v)) and tuple(v.shape) == tuple(slot.shape)]
             owner = max(owners, key=lambda v: len(v.path), default=None)
             if owner is variable and not slot.name.endswith(ACCUMULATOR):
-                slots.append(i)
+                slots.append(slot)
         if not self.allow_partial:
-            names = {self.inner.variables[i].name for i in slots}
+            names = {slot.name for slot in slots}
             for each in chain(self.inner):
                 coupled = isinstance(each, keras.optimizers.Adafactor | keras.optimizers.ScheduleFreeAdamW)
                 if isinstance(each, keras.optimizers.Muon):  # for what it leaves to Adam it has a second moment
@@ -97,7 +97,7 @@ class LazyRows(OptimizerWrapper):
                         f"LazyRows: {each.name} has state for {variable.path} in which rows mix; allow_partial=True to "
                         "let that state go on for all rows"
                     )
-        return slots
+        return {slot.path for slot in slots}
 
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
         lazy = []
@@ -107,7 +107,7 @@ class LazyRows(OptimizerWrapper):
                 touched = _touched(grad)
                 if i in self._seen:
                     touched = ops.logical_or(touched, self._seen[i].value > 0)
-                slots = [self.inner.variables[at] for at in self._slots[i]] if self.freeze_slots else []
+                slots = [slot for slot in self.inner.variables if slot.path in self._slots[i]] * self.freeze_slots
                 kept = [variable, *slots]
                 lazy.append((touched, self._seen.get(i), kept, [snapshot(each) for each in kept]))
         real = self.advance(grads, variables)

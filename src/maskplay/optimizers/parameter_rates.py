@@ -66,7 +66,9 @@ class ParameterRates(OptimizerWrapper):
             found = paths_matching(self.factors, variables, self.name)
             super().build(variables)
             self._products = [
-                math.prod(self.factors[pattern] for pattern, paths in found.items() if variable.path in paths)
+                1  # Keras writes its gradient into it: there is no step
+                if getattr(variable, "overwrite_with_gradient", False)
+                else math.prod(self.factors[pattern] for pattern, paths in found.items() if variable.path in paths)
                 for variable in variables
             ]
 

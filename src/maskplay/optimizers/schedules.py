@@ -13,7 +13,7 @@ __all__ = ["MicroStepSchedule", "PiecewiseLinear", "WithoutBiasCorrection"]
 Base = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-class _Modified(keras.optimizers.schedules.LearningRateSchedule):
+class Modified(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule on top of a base."""
 
     def __init__(self, base: Base) -> None:
@@ -33,7 +33,7 @@ class _Modified(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
-class PiecewiseLinear(_Modified):
+class PiecewiseLinear(Modified):
     """A rate that runs in straight lines from knot to knot and stays after the last: warm-up and decay in one.
 
     Args:
@@ -69,7 +69,7 @@ class PiecewiseLinear(_Modified):
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
-class MicroStepSchedule(_Modified):
+class MicroStepSchedule(Modified):
     """A schedule in real steps for an optimizer that accumulates gradients, to which Keras shows each call as a step.
 
     Args:
@@ -99,7 +99,7 @@ class MicroStepSchedule(_Modified):
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
-class WithoutBiasCorrection(_Modified):
+class WithoutBiasCorrection(Modified):
     """A rate that cancels the bias correction of Adam, for Adam as BERT was trained with.
 
     Adam multiplies the rate of step t, counted from 1, by √(1 - β₂ᵗ) / (1 - β₁ᵗ); this schedule by the inverse.

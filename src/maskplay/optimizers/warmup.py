@@ -3,7 +3,8 @@
 Each takes the highest learning rate, the batches of the whole training, and for how many of them the rate rises
 (default a tenth). It then falls to 0 along a cosine (arXiv:1608.03983), or, where `decay` says in how many batches,
 stays and falls in a straight line at the end (arXiv:2404.06395): until then nothing depends on how long the training
-will be. Norms and biases do not decay, gradients are clipped to 1.
+will be. Norms and biases do not decay, gradients are clipped to 1. (Keras saves no exclusions from decay with an
+optimizer: after loading a model, `model.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`.)
 """
 
 import keras

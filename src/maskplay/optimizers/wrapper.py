@@ -6,6 +6,7 @@ wrapper does happens on real steps only, by `ops.where`, so it compiles on every
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, Self
@@ -50,6 +51,9 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             raise UserError(f"{kind}: expected a Keras optimizer to wrap, found {inner!r}")
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise UserError(f"{kind}: LossScaleOptimizer goes outside: LossScaleOptimizer({kind}(…))")
+        accumulating = {each.gradient_accumulation_steps or 1 for each in leaves(inner)}
+        if len(accumulating) > 1:
+            raise UserError(f"{kind}: expected one gradient_accumulation_steps, found {sorted(accumulating)} inside")
         if misplaced:
             raise UserError(f"{kind}: takes no {', '.join(misplaced)}; give it to the inner optimizer")
         # A callable rate, because a number would become a variable that nothing uses.
@@ -67,9 +71,11 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
     def advance(self, grads: list[Any], variables: list[keras.Variable]) -> Any:
         """The inner optimizer's step; True, as a tensor, where it was a real one. Counts real steps."""
-        before = ops.copy(ops.convert_to_tensor(self.inner.iterations))
+        # Of those at the bottom: a MultiOptimizer counts every call.
+        clocks = lambda: [ops.convert_to_tensor(each.iterations) for each in leaves(self.inner)]  # noqa: E731
+        before = [ops.copy(clock) for clock in clocks()]
         self.inner.apply(grads, variables)
-        real = ops.not_equal(ops.convert_to_tensor(self.inner.iterations), before)
+        real = ops.any(ops.stack([ops.not_equal(now, then) for now, then in zip(clocks(), before)]))
         self._iterations.assign_add(ops.cast(real, self._iterations.dtype))
         return real
 
@@ -169,10 +175,13 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
     def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) != len(self._variables):
-            raise UserError(
-                f"{self.name}: expected {len(self._variables)} saved variables, found {len(store.keys())}; "
-                "build the optimizer for the same weights first"
+            # As Keras' optimizers do: the weights beside it can be used all the same.
+            warnings.warn(
+                f"{self.name}: expected {len(self._variables)} saved variables, found {len(store.keys())}, so none is "
+                "loaded; the file is of another optimizer, or this one is not built for the same weights yet",
+                stacklevel=2,
             )
+            return
         for i, variable in enumerate(self._variables):
             variable.assign(store[str(i)])
 
@@ -197,6 +206,11 @@ def chain(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Op
     inside = getattr(optimizer, "inner", None) or getattr(optimizer, "inner_optimizer", None)
     for each in [inside] if inside is not None else getattr(optimizer, "optimizers", []):
         yield from chain(each)
+
+
+def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """Those that work through no other."""
+    return [each for each in chain(optimizer) if len(list(chain(each))) == 1]
 
 
 def paths_matching(patterns: Iterable[str], variables: Iterable[keras.Variable], owner: str) -> dict[str, list[str]]:

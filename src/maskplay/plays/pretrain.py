@@ -79,6 +79,13 @@ class _Cost(TokenCrossEntropy):
         return y_pred[..., 0]
 
 
+def _cost(target: str, loss: Any) -> _Cost:
+    """A loss that was given for tokens, as one of what `token_losses` has found already."""
+    if not isinstance(loss, TokenCrossEntropy) or loss.ignore_class != _Cost().ignore_class:
+        raise UserError(f"loss of {target}: expected a TokenCrossEntropy, found {loss!r:.80}; logits=True takes any")
+    return _Cost(reduction=loss.reduction)
+
+
 class _Hits(TokenAccuracy):
     """Of what `token_losses` has found already."""
 
@@ -200,7 +207,10 @@ class Pretrain(keras.Model):
         return outputs
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
-        """As `keras.Model.compile`; by default AdamW at 1e-4, and cross-entropy and accuracy over the targets alone."""
+        """As `keras.Model.compile`; by default AdamW at 1e-4, and cross-entropy and accuracy over the targets alone.
+
+        A loss for tokens is a `TokenCrossEntropy`, with any reduction; any other needs `logits=True`.
+        """
         weights, losses, metrics = {}, {}, {}
         for name, weight in self.objectives.items():
             for target, head in OBJECTIVES[name].scores.items():
@@ -210,8 +220,11 @@ class Pretrain(keras.Model):
                 metrics[target] = [(_Hits if done else TokenAccuracy)(name="accuracy")]
         kwargs.setdefault("loss_weights", weights)
         kwargs.setdefault("metrics", metrics)
-        loss = loss or losses
-        super().compile(optimizer or keras.optimizers.AdamW(1e-4), loss, **kwargs)
+        given = loss if isinstance(loss, dict) else dict.fromkeys(losses, loss)
+        for target, own in losses.items():
+            if (other := given.get(target)) is not None:
+                losses[target] = _cost(target, other) if isinstance(own, _Cost) else other
+        super().compile(optimizer or keras.optimizers.AdamW(1e-4), {**given, **losses}, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; `x` is a `Steps`, as `steps` makes them. Compiles by default."""

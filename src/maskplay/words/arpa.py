@@ -19,7 +19,7 @@ from maskplay.errors import DataError
 from maskplay.storage import new_file
 from maskplay.words.ngram_model import BITS, END, NOWHERE, START, UNKNOWN, Level, NgramModel
 
-ORDERS = 9  # at most
+ORDERS = 64  # at most
 NGRAMS = 2**28  # of an order, at most
 MOST = 1000.0  # size of a logarithm
 LINE = 1000  # characters, at most

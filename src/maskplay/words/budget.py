@@ -6,6 +6,7 @@ import sys
 from maskplay.errors import UserError
 
 LEAST = 96 * 2**20  # bytes beyond what Python and its modules hold: blocks, tables and the result need them
+GRAM_BYTES = 48  # of each distinct n-gram that is frequent enough: its key and count, what is computed from them
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -31,6 +32,14 @@ class Budget:
                 f"memory: expected at least {least}M ({held // 2**20}M of them are held already), found {memory}"
             )
         self.left = limit - held
+
+    def check(self, grams: int, least: int) -> None:
+        """Raise `UserError` where so many n-grams, which are all in memory together, take more than there is."""
+        if self.left is not None and (needed := grams * GRAM_BYTES) > self.left:
+            raise UserError(
+                f"memory: {grams:,} n-grams occur {least} times or more, which takes {needed // 2**20}M beside what is "
+                f"held already, found {self.left // 2**20}M; expected more memory or a greater min_count"
+            )
 
     def part(self, share: int) -> int | None:
         """One of so many parts."""

@@ -82,6 +82,7 @@ class Candidates:
         min_freedom: float,
         min_alone: float,
         least: int,
+        characters: int,
     ) -> Found:
         """All columns together, the most frequent words first."""
         orders = sorted(self.rows)
@@ -105,6 +106,6 @@ class Candidates:
             left_freedom=left[order],
             right_freedom=right[order],
             score=score[order],
-            characters=alphabet.total,
+            characters=characters,
             min_count=least,
         )

@@ -27,7 +27,7 @@ from maskplay.words.parallel import checked_workers, parallel_map
 from maskplay.words.reader import Reader
 from maskplay.words.symbols import MOST, Alphabet, Kept
 
-EVERYTHING = [(1, ord("\n") - 1), (ord("\n") + 1, 0x10FFFF)]  # characters; a line end ends a run
+EVERYTHING = [(0, ord("\n") - 1), (ord("\n") + 1, 0x10FFFF)]  # characters; a line end ends a run
 BATCH = 2**20  # characters of lines that are sent to a worker where it cannot read them itself
 FORMATS = (".tsv", ".parquet")
 ROWS = 2**16  # turned into text at a time
@@ -180,7 +180,10 @@ def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
 
     def texts(start: int, stop: int) -> list[str]:
         ids = Grams(n, bits, keys[start:stop], grams.counts).ids()
-        return np.ascontiguousarray(points[ids]).view(f"<U{n}")[:, 0].tolist()
+        found = np.ascontiguousarray(points[ids])
+        if "\0" in alphabet.symbols[:2]:  # which NumPy takes for the end of a text
+            return [row.tobytes().decode("utf-32-le") for row in found]
+        return found.view(f"<U{n}")[:, 0].tolist()
 
     return Counts(grams.counts[order], texts)
 

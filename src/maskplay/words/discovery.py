@@ -128,11 +128,14 @@ def discover(
             start, end = (alphabet.symbols.index(mark) if mark in alphabet.symbols else 0 for mark in marks)
             windows = counter.grams(Rule(bits, order, least, lower=False, unwanted=start))[order]
             total, grams = original.gram_counts(windows, start, end)
+            characters = alphabet.total - int(alphabet.counts[[start, end]].sum())
             single = np.zeros(len(alphabet) + 1, np.int64)
             single[grams[1].keys.astype(np.int64)] = grams[1].counts
         else:
             grams = counter.grams(Rule(bits, order, least, lower=True))
-            total, single = alphabet.total, np.where(alphabet.counts >= least, alphabet.counts, 0)
+            total = characters = alphabet.total
+            single = np.where(alphabet.counts >= least, alphabet.counts, 0)
+        budget.check(sum(len(some.keys) for some in grams.values()), least)
         members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
         del grams
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
@@ -140,7 +143,7 @@ def discover(
         words = Candidates(alphabet, members, tokens, bits, order, least)
         words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
         occurrences, left, right = counter.measure(words.trie())
-        return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least)
+        return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least, characters)
 
 
 def _reader(
@@ -194,7 +197,7 @@ def _checked_cohesion(cohesion: Iterable[float], faithful: bool) -> list[float]:
 
 
 def _checked_known(known: str | os.PathLike[str] | Iterable[str]) -> set[str]:
-    if known == "jieba":
+    if isinstance(known, str) and known == "jieba":
         try:
             import jieba
         except ImportError:

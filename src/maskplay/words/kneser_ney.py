@@ -91,6 +91,8 @@ class SentenceReader(Reader):
     def encode(self, part: corpus.Sources) -> Tally:
         tally = Tally()
         for text in _whole(corpus.blocks(part, self.field, BLOCK)):
+            if self.leaving.is_set():
+                break
             codes, found = self.kept.encode(text)
             codes = marked(codes, *MARKS)
             found.low[list(MARKS)] = np.count_nonzero(codes == MARKS[0])

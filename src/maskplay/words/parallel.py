@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +25,12 @@ Out = TypeVar("Out")
 AHEAD = 3  # items that may be in work or finished out of order, for each worker
 
 
-def thread_map(function: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
+def thread_map(
+    function: Callable[[In], Out], items: Iterable[In], workers: int, leaving: threading.Event | None = None
+) -> Iterator[Out]:
     """The results in order, computed by threads that hold no more than two results each beyond those asked for.
+
+    `leaving` is set when no more results are wanted: a function that takes long can look at it and return.
 
     Example:
         >>> list(thread_map(lambda x: x * x, range(4), workers=2))
@@ -44,6 +49,8 @@ def thread_map(function: Callable[[In], Out], items: Iterable[In], workers: int)
             running.extend(pool.submit(function, item) for item in islice(rest, 1))
             yield result
     finally:
+        if leaving is not None:
+            leaving.set()
         pool.shutdown(cancel_futures=True)
 
 

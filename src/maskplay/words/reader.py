@@ -1,5 +1,6 @@
 """A corpus read into ids: counted while it is read, numbered when all is known."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Reader:
         self.sources, self.kept, self.field = sources, kept, field
         self.spool = Spool(folder / "codes", budget.part(4))
         self.alone = True  # no other thread puts anything down
+        self.leaving = threading.Event()  # nobody wants to know the rest: of another part something is wrong, or Ctrl-C
 
     @property
     def counted(self) -> Spool:
@@ -43,9 +45,11 @@ class Reader:
         if corpus.are_places(self.sources):
             parts = [*corpus.parts(self.sources, PARTS * workers)]
         tally = self.first()
-        self.alone = min(workers, len(parts)) == 1
-        # A single part is read here: a thread that waits for standard input would not hear of Ctrl-C.
-        for step, found in enumerate(thread_map(self.encode, parts, min(workers, len(parts)))):
+        if any(isinstance(part, list) and not all(piece.path.is_file() for piece in part) for part in parts):
+            workers = 1  # here: a thread that waits for standard input would not hear of Ctrl-C
+        workers = min(workers, len(parts))
+        self.alone = workers == 1
+        for step, found in enumerate(thread_map(self.encode, parts, workers, self.leaving)):
             tally += found
             tell("reading", step + 1, len(parts))
         alphabet = Alphabet(self.kept, tally)
@@ -59,6 +63,8 @@ class Reader:
         """Put the codes of a part down; how often each occurs."""
         tally, held = Tally(), []
         for text in self.kept.whole(corpus.blocks(part, self.field, BLOCK)):
+            if self.leaving.is_set():
+                break
             codes, found = self.kept.encode(text)
             tally += found
             held.append(codes)
@@ -87,6 +93,8 @@ class OriginalReader(Reader):
     def encode(self, part: corpus.Sources) -> Tally:
         tally = Tally()
         for text in original.cleaned(corpus.lines(part, self.field)):
+            if self.leaving.is_set():
+                break
             codes, padded, found = original.encode(self.kept, text)
             self.spool.add(codes)
             self.windows.add(padded)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST = 65534  # ids; with 0 and the mark of an empty place in a table they fill 16 bits
+NUL = ord("\n")  # its code: 0 is for what ends a run, and a line end has no other code
 RUNS = 0x110000  # codes from here on are whole runs, below it characters
 PADDING = 64  # zeros behind the last id, so that what looks ahead needs no special case
 LETTERS = string.ascii_letters + string.digits
@@ -42,6 +43,8 @@ class Kept:
             if first < 65536:
                 self.table[first : last + 1] = np.arange(first, min(last, 65535) + 1)
         self.table[0xD800:0xE000] = 0  # halves of characters
+        if any(first == 0 for first, _ in ranges):
+            self.table[0] = NUL
         self.above = [(first, last) for first, last in ranges if last > 65535]
         self.runs: dict[str, int] | None = {} if runs else None
         self._lock = threading.Lock()
@@ -51,7 +54,8 @@ class Kept:
         units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
         found = np.bincount(units, minlength=65536)
         if self.runs is None and not found[0xD800:0xE000].any():
-            found[self.table == 0] = 0
+            zeros, found[self.table == 0] = found[0], 0
+            found[NUL] = zeros if self.table[0] else 0
             return self.table.take(units), Tally(found)
         codes = self._wide(text)
         low, high = codes[codes < 65536], codes[codes > 65535]
@@ -93,7 +97,7 @@ class Kept:
     def text(self, code: int) -> str:
         """What a code stands for."""
         if code < RUNS:
-            return chr(code)
+            return "\0" if code == NUL else chr(code)
         if not hasattr(self, "_names"):
             self._names = list(self.runs or ())
         return self._names[code - RUNS]

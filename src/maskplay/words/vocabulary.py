@@ -22,6 +22,7 @@ from maskplay.words.trie import Trie
 
 HALF = 0.5  # how often a character that is no word counts as seen
 MOST_WORDS, LONGEST = 2**24, 100  # of a file
+MOST_COUNTED = 1e300  # of a word: so many words of it can be added up
 
 
 class Vocabulary(Segmenter):
@@ -49,10 +50,10 @@ class Vocabulary(Segmenter):
         if not self.counts:
             raise UserError(f"the vocabulary: expected Chinese words, found none in {len(counts)} entries")
         for word, count in self.counts.items():
-            if not 0 < count < math.inf:
+            if not 0 < count < MOST_COUNTED:
                 raise UserError(f"the vocabulary: expected counts above 0, found {count} of {word!r:.40}")
-        total = math.fsum(self.counts.values())
-        self.unknown = math.log(HALF / total) if unknown is None else unknown
+        total = math.log(math.fsum(self.counts.values()))
+        self.unknown = math.log(HALF) - total if unknown is None else unknown
         symbols = sorted(set("".join(self.counts)))
         if len(symbols) > MOST:
             raise UserError(f"the vocabulary: expected at most {MOST} different characters, found {len(symbols)}")
@@ -66,10 +67,10 @@ class Vocabulary(Segmenter):
         rows = {n: self._ids[code_points("".join(words))].reshape(-1, n) for n, words in longer.items()}
         self._lengths = [1, *longer]
         self._trie = Trie(rows)
-        self._logs = np.array([-math.inf, *(math.log(self.counts[word] / total) for word in self._longer)])
+        self._logs = np.array([-math.inf, *(math.log(self.counts[word]) - total for word in self._longer)])
         self._single = np.full(len(symbols) + 1, self.unknown)
         for word in by_length.get(1, ()):
-            self._single[self._ids[ord(word)]] = math.log(self.counts[word] / total)
+            self._single[self._ids[ord(word)]] = math.log(self.counts[word]) - total
 
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         return best_words(self._scores(self._found(points, runs)), runs)
@@ -165,7 +166,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
             if number == 1 and len(fields) > 1:
                 continue  # a header
             count = math.nan
-        if not 0 < count < math.inf:
+        if not 0 < count < MOST_COUNTED:
             raise DataError(f"{path}, line {number}: expected a word and its count, found {line!r:.60}")
         if len(fields[0]) > LONGEST:
             found = f"expected words of at most {LONGEST} characters, found {line!r:.60}"
