@@ -85,6 +85,11 @@ def test_standard_input(monkeypatch, tmp_path):
     with open(written(tmp_path, "a.txt", TEXT)) as file:
         monkeypatch.setattr(sys, "stdin", file)
         assert list(corpus.lines("-")) == LINES
+        assert not file.closed
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))  # as some programs give it
+    assert list(corpus.lines("-")) == LINES
+    monkeypatch.setattr(sys, "stdin", None)
+    assert told(lambda: corpus.lines("-")) == "standard input: cannot be read (it is closed)"
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,6 +135,23 @@ def test_places(tmp_path, monkeypatch):
         assert "texts themselves are given as iter([...])" in told(lambda missing=missing: corpus.paths(missing))
     assert "expected at least one" in told(lambda: corpus.paths([]))
     assert "found 7" in told(lambda: corpus.paths([7]))
+
+
+def test_folders_of_a_pattern_and_behind_links(tmp_path, monkeypatch):
+    for name in ("in/a/news/1.txt", "in/b/news/2.txt", "in/news.txt", "elsewhere/3.txt"):
+        written(tmp_path, name, "一\n")
+    (tmp_path / "in" / "c").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "in")
+    shown = [path.as_posix() for path in corpus.paths("**/news*")]
+    assert shown == ["a/news/1.txt", "b/news/2.txt", "news.txt"]
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert [path.name for path in corpus.paths(".")] == ["news.txt", "1.txt", "2.txt", "3.txt"]
+
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refused)
+    assert "b: cannot be read (Permission denied)" in told(lambda: corpus.paths("b"))
 
 
 def test_texts_from_python():

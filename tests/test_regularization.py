@@ -18,7 +18,7 @@ from maskplay.language_model import LanguageModel
 from maskplay.losses import TokenCrossEntropy
 from maskplay.plays import Classify
 from maskplay.pretrained import load
-from maskplay.regularization import FGM, GradientPenalty, RDrop, VirtualAdversarial, regularize
+from maskplay.regularization import FGM, GradientPenalty, RDrop, Step, VirtualAdversarial, regularize
 from maskplay.text.tokenizer import Tokenizer
 
 ROWS, TOKENS, WIDTH, CLASSES = 6, 7, 3, 3
@@ -344,6 +344,34 @@ def test_float16_under_a_loss_scale() -> None:
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     found = [step(model) for _ in range(3)]
     assert all(np.isfinite(x).all() for x in found[-1][1]) and found[-1][0]["loss"] < found[0][0]["loss"]
+
+
+def test_slopes_that_float16_would_lose() -> None:
+    embedding = keras.layers.Embedding(3, 2, dtype="mixed_float16", name="token")
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), embedding], name="half")
+    model.dtype_policy = "mixed_float16"
+    seen = Step(model, ops.array([[0, 1], [1, 1]]), None, None)
+    tables = [embedding.embeddings]
+    found, (slope,) = seen.slopes(lambda y: 1e-8 * ops.sum(ops.cast(y, "float32")), tables, [tables[0].value])
+    np.testing.assert_allclose(ops.convert_to_numpy(slope), 1e-8 * np.array([[1, 1], [3, 3], [0, 0]]), rtol=1e-2)
+    np.testing.assert_allclose(float(found), 1e-8 * float(ops.sum(model(seen.x))), rtol=1e-2, atol=1e-12)
+
+
+def test_padding_does_not_thin_r_drop() -> None:
+    found = []
+    for length in (3, 5):
+        scaled = Scaled()
+        scaled.supports_masking = True
+        layers = [keras.layers.Embedding(TOKENS, WIDTH, mask_zero=True), scaled, keras.layers.Dense(CLASSES)]
+        model = keras.Sequential([keras.Input((length,), dtype="int32"), *layers])
+        for weight, value in zip(model.weights, START):
+            weight.assign(value)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+        model.compile("sgd", loss)
+        x, y = np.zeros((2, length), "int32"), np.zeros((2, length), "int32")
+        x[:, :3], y[:, :3] = [[1, 2, 3], [4, 5, 6]], [[0, 1, 2], [2, 1, 0]]
+        found.append(regularize(model, RDrop()).fit(x, y, verbose=0).history["loss"][0])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 @keras.saving.register_keras_serializable(package="maskplay_tests")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from maskplay import storage
 from maskplay.errors import UserError
 from maskplay.storage import (
     JSON_LIMIT,
@@ -37,6 +38,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_a_device_is_written_to_and_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to(os.devnull)
+    with storage.new_file(tmp_path / "null") as file:
+        file.write(b"one")
+    assert (tmp_path / "null").is_symlink() and os.listdir(tmp_path) == ["null"]
+    with pytest.raises(UserError, match="expected the name of a file to write, found a folder"):
+        with storage.new_file(tmp_path):
+            pass
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert (settings["family"], settings["hidden_size"], settings["num_layers"]) == ("bert", 16, 1)
 
 
+def test_the_seed_decides_everything_of_a_model_that_goes_on(whole, text, tmp_path: Path) -> None:
+    """Its dropout too, whose generators come into being when it is loaded."""
+    assert mp.load(whole).config.dropout > 0
+    more = ["--model", whole, "--steps", 4, "--length", 24, "--batch-size", 4, "--held-out", 0.2]
+    for name in ("one", "two"):
+        assert call("pretrain", text, "--out", tmp_path / name, *more) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
 def test_what_a_fresh_network_knows_and_how_it_learns(capfd, text, tmp_path: Path) -> None:
     informed = ["--init", "unigram,positions", "--optimizer", "muon", "--learning-rate", 1e-9, "--dropout", 0]
     try:
@@ -303,6 +313,9 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (b"steps = '3'", "steps: expected a value like 10000, found '3'"),
         (b"steps = true", "steps: expected a value like 10000, found True"),
         (b"steps = [", "not a TOML file"),
+        (b"steps = " + b"[" * 5000, "not a TOML file"),
+        (b"steps = " + b"1" * 5000, "not a TOML file"),
+        (b"steps = " + b"1" * 400, "steps: expected at most 1000000000000, found 1111"),
         (b"\xff", "not a TOML file"),
     ):
         recipe.write_bytes(content)
@@ -323,10 +336,13 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--model", whole, "--vocab", tmp_path / "vocab.txt"], "brings its own"),
         (["--model", whole, "--hidden-size", "64"], f"hidden_size: the model {whole} has 16, found 64"),
         (["--model", whole, "--family", "bert"], f"family: the model {whole} has roformer, found bert"),
+        (["--tensorboard", tmp_path / "out" / "board"], "out, which appears at the end; choose another folder"),
         (["--hidden-size", "15"], "hidden_size"),
         (["--config", tmp_path / "gone.toml"], "gone.toml"),
     ):
         assert message in fault(capfd, "pretrain", text, *out, *more), more
+    again = fault(capfd, "pretrain", text, "--out", whole, "--model", whole)
+    assert f"--out {whole}: this is the model to go on from" in again and (whole / "model.safetensors").is_file()
     (tmp_path / "taken").write_text("")
     assert "expected a folder to write to" in fault(capfd, "pretrain", text, "--out", tmp_path / "taken")
     assert not [*tmp_path.glob("out*")]

@@ -156,6 +156,16 @@ def test_standard_input_is_read_once(capfd, text, tmp_path):
     assert told == "--em: expected files, which can be read again, found standard input"
 
 
+def test_a_pipe_is_read_once(capfd, text, model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "words.tsv").write_text("天地\t3\n", encoding="utf-8")
+    capfd.readouterr()
+    told = fault(capfd, "words", "segment", tmp_path / "pipe", "--vocab", tmp_path / "words.tsv", "--em", 1)
+    assert told == f"--em: expected files, which can be read again, found {tmp_path / 'pipe'}"
+    told = fault(capfd, "words", "discover", tmp_path / "pipe", "--out", tmp_path / "a.tsv", "--agree", model)
+    assert told == f"--agree: expected files, which can be read again, found {tmp_path / 'pipe'}"
+
+
 def test_contrast(capfd, text, tmp_path):
     for name, least in (("field.tsv", 8), ("general.tsv", 150)):
         assert call("words", "discover", text, "--out", tmp_path / name, "--min-count", least) == 0

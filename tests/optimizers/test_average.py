@@ -67,6 +67,12 @@ def test_evaluated_within_fit() -> None:
         assert Evaluate.losses[-1][0] == pytest.approx(float(np.mean(np.square(runs[1].get_weights()[0]))), rel=1e-5)
 
 
+def test_weights_of_half_precision_are_refused() -> None:
+    weight = keras.Variable([1.0], dtype="bfloat16")
+    with pytest.raises(UserError, match="expected weights of float32 .*, found bfloat16"):
+        Average(keras.optimizers.SGD(0.1)).build([weight])
+
+
 def test_a_model_it_never_trained_is_refused() -> None:
     with pytest.raises(UserError, match="holds no averages"):
         with Average(keras.optimizers.SGD(0.1)).average_weights(fed(keras.optimizers.SGD(0.1))):

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 
-from maskplay.optimizers import LayerAdaptation
+from maskplay.errors import UserError
+from maskplay.optimizers import LayerAdaptation, PiecewiseLinear, WithoutBiasCorrection
 from optimizers.fed import far, fed, feed, gradients
 
 RATE, DECAY = 1e-2, 0.1
@@ -61,6 +63,20 @@ def test_a_weight_of_zeros_and_limits() -> None:
     optimizer.apply([keras.ops.array([2.0, 0.0])] * 2, [zero, long])
     assert zero.numpy().tolist() == [-1.0, 0.0]
     np.testing.assert_allclose(long.numpy(), [25.0, 40.0], rtol=1e-6)
+
+
+def test_what_is_left_to_the_inner_optimizer() -> None:
+    kernel, gain = keras.Variable([3.0, 4.0], name="kernel"), keras.Variable([3.0, 4.0], name="gain")
+    written = keras.Variable([1.0, 1.0], name="kernel_scale")
+    written.overwrite_with_gradient = True  # as the scales of float8 have it
+    optimizer = LayerAdaptation(keras.optimizers.SGD(0.1), exclude="gain")
+    optimizer.apply([keras.ops.array([0.0, 7.0])] * 3, [kernel, gain, written])
+    np.testing.assert_allclose(kernel.numpy(), [3.0, 3.5], rtol=1e-6)
+    np.testing.assert_allclose(gain.numpy(), [3.0, 3.3], rtol=1e-6)
+    assert written.numpy().tolist() == [0.0, 7.0]
+    for rate in (WithoutBiasCorrection(RATE), PiecewiseLinear(WithoutBiasCorrection(RATE), {9: 1})):
+        with pytest.raises(UserError, match="WithoutBiasCorrection would lengthen its steps"):
+            LayerAdaptation(keras.optimizers.Adam(rate))
 
 
 def test_a_rate_of_0_stands_still() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from maskplay import _backend
 from maskplay.errors import UserError
-from maskplay.optimizers import LazyRows
+from maskplay.optimizers import LazyRows, PiecewiseLinear
 from optimizers.fed import arrays, far, fed, feed, gradients, same
 
 TABLE = {"token/embeddings": (6, 3), "head/kernel": (3, 2)}
@@ -110,6 +110,36 @@ def test_touched_in_any_batch_of_an_accumulation() -> None:
     assert np.array_equal(start[4:], second[4:])
     joined = [[np.mean(each, axis=0) for each in zip(*steps[at : at + 3])] for at in (0, 3)]
     assert far([feed(fed(LazyRows(adam(), ["embeddings"]), TABLE), joined)[-1][0]], [second]) < 1e-6
+
+
+def test_inside_several_optimizers_that_accumulate() -> None:
+    def many(**kwargs) -> keras.optimizers.Optimizer:
+        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(adam(**kwargs), {".*kernel": adam(**kwargs)}))
+
+    steps = gradients(4, TABLE)
+    for step, rows in zip(steps, ([0], [1], [2], [])):
+        step[0][[row for row in range(6) if row not in rows]] = 0
+    model = fed(LazyRows(many(gradient_accumulation_steps=2), ["embeddings"]), TABLE)
+    found = feed(model, steps)[-1]
+    assert int(model.optimizer.real_steps) == 2
+    joined = [[np.mean(each, axis=0) for each in zip(*steps[at : at + 2])] for at in (0, 2)]
+    assert far(feed(fed(LazyRows(many(), ["embeddings"]), TABLE), joined)[-1], found) < 1e-6
+    odd = keras.optimizers.OptimizerMap(adam(), {".*kernel": adam(gradient_accumulation_steps=2)})
+    with pytest.raises(UserError, match=r"expected one gradient_accumulation_steps, found \[1, 2\] inside"):
+        LazyRows(keras.optimizers.MultiOptimizer(odd), ["embeddings"])
+
+
+def test_slots_are_found_after_the_rate_was_exchanged() -> None:
+    steps = sparse(3)
+    runs = []
+    for exchanged in (False, True):
+        model = fed(LazyRows(adam(), ["embeddings"]), TABLE)
+        feed(model, steps[:1])
+        if exchanged:  # Keras forgets the variable of the rate
+            model.optimizer.learning_rate = PiecewiseLinear(RATE, {0: 1})
+            model.train_function = None
+        runs.append([feed(model, steps[1:])[-1], slots(model.optimizer)])
+    assert far(runs[0][0], runs[1][0]) < 1e-6 and far(runs[0][1], runs[1][1]) < 1e-6
 
 
 def test_an_embedding_layer() -> None:

@@ -27,6 +27,13 @@ def test_a_factor_is_another_rate() -> None:
     assert far(doubled, feed(fed(sgd(0.2)), steps)[-1]) < 1e-6
 
 
+def test_what_keras_writes_itself_has_no_step() -> None:
+    written = keras.Variable([1.0, 1.0], name="kernel_scale")
+    written.overwrite_with_gradient = True  # as the scales of float8 have it
+    ParameterRates(keras.optimizers.SGD(0.1), {"kernel": 0.5}).apply([keras.ops.array([0.0, 7.0])], [written])
+    assert written.numpy().tolist() == [0.0, 7.0]
+
+
 def test_layer_decay_on_our_own_models() -> None:
     config = mp.Config(
         vocab_size=9, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=8, max_positions=8, dropout=0.0

@@ -250,6 +250,18 @@ def test_a_language_model_learns(tmp_path: Path) -> None:
     assert learnt(cycle(0), tmp_path / "cycle", "lm", 150)["accuracy"] > 0.75
 
 
+def test_another_reduction_and_no_other_loss(corpus) -> None:
+    made, plain = play(bert(1), "mlm"), play(bert(1), "mlm")
+    made.compile("sgd", {"mlm": mp.losses.TokenCrossEntropy(reduction="sum")}, loss_weights={"mlm": 1 / 64})
+    plain.compile("sgd")
+    inputs, labels = Steps(made, corpus, batch_size=4, steps=1)[0]
+    counted = sum((each != -100).sum() for each in labels.values())
+    found, mean = (each.test_on_batch(inputs, labels, return_dict=True)["loss"] for each in (made, plain))
+    assert found == pytest.approx(mean * counted / 64, rel=1e-5)
+    with pytest.raises(mp.UserError, match="loss of mlm: expected a TokenCrossEntropy, found 'mse'; logits=True takes any"):
+        made.compile("sgd", "mse")
+
+
 def test_the_heads_of_others_are_left_alone(corpus) -> None:
     model = bert(1)
     before = {w.path: np.array(ops.convert_to_numpy(w)) for w in model.network.trainable_weights}

@@ -130,6 +130,13 @@ def test_wrong_options(options, told):
         mp.words.count(iter([text]), **options)
 
 
+@pytest.mark.parametrize("above", ["", "𠀀"])
+def test_a_zero_is_a_character(above):
+    text = "a\0\0b\0" + above
+    for n in (1, 2, 3):
+        assert list(mp.words.count(iter([text, "\0"]), n=n)) == ordered(ngrams_of([text, "\0"], n))
+
+
 def test_long_lines_of_several_files(tmp_path, monkeypatch):
     """Threads put down pieces of lines, which must not mix."""
     monkeypatch.setattr("maskplay.words.reader.BLOCK", 40)

@@ -24,6 +24,9 @@ class Tight(budget.Budget):
     def __init__(self, memory: object) -> None:
         self.left = 4000
 
+    def check(self, grams: int, least: int) -> None:
+        """They do not fit either."""
+
 
 def small(patch: pytest.MonkeyPatch, chunk: int) -> None:
     """Make every buffer so small that what is tested crosses its ends."""
@@ -111,7 +114,8 @@ def test_faithful_on_real_text(data: Path, tmp_path):
 @pytest.mark.parametrize("mode", ["exact", "faithful"])
 @pytest.mark.parametrize("texts", [[], ["", "，"]])
 def test_no_text_has_no_words(mode, texts):
-    assert list(mp.words.discover(iter(texts), mode=mode)) == []
+    found = mp.words.discover(iter(texts), mode=mode)
+    assert list(found) == [] and found.characters == 0
 
 
 @pytest.mark.parametrize("mode", ["exact", "faithful"])
@@ -154,6 +158,12 @@ def test_options_choose(tmp_path):
     alone = [row.word for row in everything if row.frequency >= 0.9 * row.occurrences]
     assert chosen(min_freedom=2) == free and len(free) < len(all_words)
     assert chosen(min_alone=0.9) == alone and len(alone) < len(all_words)
+
+
+def test_known_words_of_another_corpus():
+    old = mp.words.discover(iter(["天地"] * 9), min_count=2, cohesion=(0.1,))
+    new = mp.words.discover(iter(["天地", "玄黄"] * 9), min_count=2, cohesion=(0.1,), known=old.word)
+    assert "天地" in set(old.word) and "天地" not in set(new.word) and "玄黄" in set(new.word)
 
 
 def test_known_words_of_jieba():
@@ -232,6 +242,10 @@ def test_memory_is_a_limit_for_the_process():
         mp.words.discover(iter(["天地"]), memory="much")
     left = budget.Budget(budget.resident() + 2**30).left
     assert left is not None and abs(left - 2**30) < 2**26
+    limited = budget.Budget(budget.resident() + 2**30)
+    limited.check(20_000_000, 2)
+    with pytest.raises(UserError, match="memory: 30,000,000 n-grams occur 2 times or more, which takes 1373M beside"):
+        limited.check(30_000_000, 2)
     assert budget._bytes("1.5G") == budget._bytes("1536 MiB") == budget._bytes(1.5 * 2**30) == 3 * 2**29
 
 

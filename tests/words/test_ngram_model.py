@@ -131,6 +131,12 @@ def test_arpa_there_and_back(tmp_path, monkeypatch, order, min_count):
     assert same(pickle.loads(pickle.dumps(again)), model) and "_table" not in again.levels[1].__getstate__()
 
 
+def test_arpa_of_a_high_order(tmp_path):
+    model = mp.words.train_ngrams(iter(["一二三一二一一三二一三三"] * 9), order=12)
+    mp.words.write_arpa(model, tmp_path / "a.arpa")
+    assert same(mp.words.read_arpa(tmp_path / "a.arpa"), model)
+
+
 FOREIGN = """
 \\data\\
 ngram 1=5

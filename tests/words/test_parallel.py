@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -102,6 +103,22 @@ def test_no_items_and_wrong_options():
     told: list[int] = []
     list(mp.words.parallel_map(inverse, [1, 2, 3], workers=2, progress=told.append))
     assert told == [1, 2, 3]
+
+
+def test_threads_are_told_that_nobody_waits():
+    leaving, turns = threading.Event(), []
+
+    def work(item: int) -> None:
+        if not item:
+            raise ValueError("broken")
+        for turn in range(10_000):
+            turns.append(turn)
+            if leaving.wait(0.001):
+                return
+
+    with pytest.raises(ValueError, match="broken"):
+        list(thread_map(work, [0, 1], 2, leaving))
+    assert leaving.is_set() and len(turns) < 10_000
 
 
 def test_threads_keep_the_order_and_raise():

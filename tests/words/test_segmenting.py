@@ -204,6 +204,11 @@ def test_a_damaged_vocabulary_is_one_line(tmp_path, text, told):
     assert str(error.value).startswith(str(path)) and told in str(error.value)
 
 
+def test_counts_of_any_size():
+    assert Vocabulary({"天地": 1e-320, "玄黄": 1e6})("天地玄黄") == ["天地", "玄黄"]
+    assert Vocabulary({"天地": 1e299, "玄黄": 1e299, "天": 1.0})("天地玄黄") == ["天地", "玄黄"]
+
+
 def test_wrong_arguments():
     for joins in ((0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan)):
         with pytest.raises(UserError, match="joins: expected at least two numbers above 0"):

@@ -10,7 +10,9 @@ from maskplay.optimizers.wrapper import leaves, paths_matching
 __all__ = ["exclude_from_decay"]
 
 
-def exclude_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model, patterns: str | Sequence[str]) -> list[str]:
+def exclude_from_decay(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, patterns: str | Sequence[str]
+) -> list[str]:
     """Free weights from decay by regular expressions, looked for in their paths; returns the paths.
 
     Keras' own `exclude_from_weight_decay(var_names=…)` sees only the last part of a path (`kernel`, `bias`), except

@@ -58,7 +58,7 @@ class LayerAdaptation(OptimizerWrapper):
             schedule = getattr(each, "_learning_rate", None)
             while isinstance(schedule, Modified):
                 if isinstance(schedule, WithoutBiasCorrection):
-                    raise UserError("LayerAdaptation: the length of a step is the rate's alone; no WithoutBiasCorrection")
+                    raise UserError("LayerAdaptation: WithoutBiasCorrection would lengthen its steps; leave it out")
                 schedule = schedule.base
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.limits = None if limits is None else (limits[0], limits[1])
