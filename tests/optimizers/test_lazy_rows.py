@@ -114,7 +114,8 @@ def test_touched_in_any_batch_of_an_accumulation() -> None:
 
 def test_inside_several_optimizers_that_accumulate() -> None:
     def many(**kwargs) -> keras.optimizers.Optimizer:
-        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(adam(**kwargs), {".*kernel": adam(**kwargs)}))
+        by_path = keras.optimizers.OptimizerMap(adam(**kwargs), {".*kernel": adam(**kwargs)})
+        return keras.optimizers.MultiOptimizer(by_path)
 
     steps = gradients(4, TABLE)
     for step, rows in zip(steps, ([0], [1], [2], [])):
