@@ -19,6 +19,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="several 
 SPEAKS = """
 import sys, time
 from pathlib import Path
+import keras, numpy as np
 from maskplay import hosts
 from maskplay.errors import UserError
 port, count, rank, folder, act = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5]
@@ -37,6 +38,11 @@ try:
                     print(place, "found" if (folder / place / "made").exists() else "made")
                     time.sleep(0.3)
                     (folder / place / "made").touch()
+            hosts.share_devices()
+            sums = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+            for rows in (4, 1):
+                print(hosts.predict(sums, np.arange(10.0).reshape(5, 2), rows).ravel().tolist(), end=" ")
+            print(float(hosts.predict(sums, {"x": np.ones((1, 2))}["x"])[0, 0]))
         if act == "talk":
             hosts.wait()
             print("talking", flush=True)
@@ -86,9 +92,12 @@ def ends(process: subprocess.Popen, seconds: float = 100) -> tuple[int, str, lis
 def test_they_speak_and_take_turns(tmp_path: Path) -> None:
     (code, first, err), (other, second, _) = map(ends, processes([0, 1], 2, tmp_path, "speak"))
     assert (code, other, err) == (0, 0, []), err
-    assert first.splitlines() == ["rank 0 1000", "state True None", "shared made", "0 made"]
+    *first, mine = first.splitlines()
+    *second, theirs = second.splitlines()
+    assert mine == theirs == "[1.0, 5.0, 9.0, 13.0, 17.0] [1.0, 5.0, 9.0, 13.0, 17.0] 2.0"
+    assert first == ["rank 0 1000", "state True None", "shared made", "0 made"]
     # Another file system would have no such file: a copy comes. What only one of them sees, each makes for itself.
-    assert second.splitlines() == ["rank 0 1000", ".state.1.part True None", "shared found", "1 made"]
+    assert second == ["rank 0 1000", ".state.1.part True None", "shared found", "1 made"]
 
 
 @jax_only

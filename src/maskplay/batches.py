@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from maskplay.errors import UserError
+from maskplay.hosts import sharing_devices
 
-__all__ = ["Batches", "bucket_lengths", "sharing_devices"]
+__all__ = ["Batches", "bucket_lengths"]
 
 STEP = 8  # lengths are multiples of it, except the longest
 
@@ -205,20 +206,6 @@ class Batches(keras.utils.PyDataset):
         return np.pad(rows, (0, -len(rows) % (self.multiple_of * self.world)), constant_values=-1)[
             self.rank :: self.world
         ]
-
-
-def sharing_devices() -> int:
-    """How many devices, over all processes, share a batch under the current `keras.distribution`; 1 without one.
-
-    Example:
-        >>> sharing_devices()
-        1
-    """
-    current = keras.distribution.distribution()
-    if current is None or current.device_mesh is None:
-        return 1
-    mesh = current.device_mesh
-    return mesh.shape[mesh.axis_names.index(current.batch_dim_name)]
 
 
 def bucket_lengths(sizes: Any, count: int) -> list[int]:

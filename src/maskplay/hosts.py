@@ -27,7 +27,18 @@ import numpy as np
 from maskplay import _backend
 from maskplay.errors import UserError
 
-__all__ = ["in_turn", "join", "layout", "place", "share_devices", "told", "together", "wait"]
+__all__ = [
+    "in_turn",
+    "join",
+    "layout",
+    "place",
+    "predict",
+    "share_devices",
+    "sharing_devices",
+    "told",
+    "together",
+    "wait",
+]
 
 AUTO = "auto"  # in place of an address: JAX asks Slurm, Open MPI, Kubernetes or the TPU
 CHUNK = 2**24  # bytes that are told at a time
@@ -204,6 +215,20 @@ def share_devices(split: int = 1) -> int:
     return groups
 
 
+def sharing_devices() -> int:
+    """How many devices, over all processes, share a batch under the current `keras.distribution`; 1 without one.
+
+    Example:
+        >>> sharing_devices()
+        1
+    """
+    current = keras.distribution.distribution()
+    if current is None or current.device_mesh is None:
+        return 1
+    mesh = current.device_mesh
+    return mesh.shape[mesh.axis_names.index(current.batch_dim_name)]
+
+
 def layout(mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
     """Which axis of which weight of our networks lies along the mesh's axis "model"; all others are whole everywhere.
 
@@ -278,6 +303,54 @@ def fetched(path: Path) -> Path | None:
             if rank:
                 file.write(part)
     return mine
+
+
+def predict(model: keras.Model, x: Any, batch_size: int = 32) -> Any:
+    """What `model.predict(x)` is to one process, for several: each computes its share of every batch and has all of it.
+
+    All must call it, with the same examples; Keras' own fails there. Devices need not divide their number.
+
+    Args:
+        model: its outputs have one row for each example.
+        x: arrays `(examples, …)`, one or a structure of them.
+        batch_size: rows of a batch over all processes; rounded up to a multiple of the devices that share it.
+
+    Returns:
+        Arrays `(examples, …)`, structured as the outputs are.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+        >>> predict(model, np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).tolist()
+        [[3.0], [7.0], [11.0]]
+    """
+    rank, processes = _place
+    devices = sharing_devices()
+    rows = -(-batch_size // devices) * devices
+    count = len(keras.tree.flatten(x)[0])
+    which = np.minimum(np.arange(-(-count // rows) * rows), count - 1)  # the last one again, up to a full batch
+    mine = which.reshape(-1, processes, rows // processes)[:, rank].ravel()
+    kept, compiled = model.predict_step, model.predict_function
+
+    def whole(state: Any, data: Any) -> tuple[Any, Any]:
+        outputs, state = kept(state, data)
+        mesh = keras.distribution.distribution().device_mesh
+
+        def everywhere(y: Any) -> Any:
+            layout = keras.distribution.TensorLayout([None] * len(y.shape), mesh)
+            return keras.distribution.distribute_tensor(y, layout)
+
+        return keras.tree.map_structure(everywhere, outputs), state
+
+    try:
+        if processes > 1:
+            model.predict_step, model.predict_function = whole, None
+        share = keras.tree.map_structure(lambda values: np.asarray(values)[mine], x)
+        found = model.predict(share, batch_size=rows // processes, verbose=0)
+    finally:
+        if processes > 1:
+            del model.predict_step
+            model.predict_function = compiled
+    return keras.tree.map_structure(lambda values: values[:count], found)
 
 
 def wait() -> None:

@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maskplay import _backend, corpus, fresh, hosts, memory, pretext, starts
-from maskplay.batches import sharing_devices
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
@@ -228,7 +227,7 @@ def train_on(
     train, dev = play.steps(prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], **numbers)
     rising, falling = (None if recipe[name] < 0 else recipe[name] for name in ("warmup", "decay"))
     play.compile(OPTIMIZERS[recipe["optimizer"]](recipe["learning_rate"], recipe["steps"], rising, falling))
-    console.print(f"{base!r}; devices {sharing_devices() * recipe['model_parallel']}")
+    console.print(f"{base!r}; devices {hosts.sharing_devices() * recipe['model_parallel']}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:
         console.print(f"{run.folder}: going on with the run that stopped after step {run.epoch * every + run.batch}")

@@ -18,8 +18,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
-from maskplay.batches import Batches, sharing_devices
+from maskplay.batches import Batches
 from maskplay.config import TABLES, Config
 from maskplay.errors import CheckpointError, DataError, UserError, listed
 from maskplay.language_model import LanguageModel, named_weights
@@ -237,10 +238,14 @@ class Classify(keras.Model):
         if not len(texts):
             return np.zeros((0, len(self.labels)), "float32")
         # Batches of one size, a power of two: a backend that compiles meets few shapes, and one text does not cost 32.
-        rows, share = min(batch_size, 1 << (len(texts) - 1).bit_length()), sharing_devices()
+        rows, share = min(batch_size, 1 << (len(texts) - 1).bit_length()), hosts.sharing_devices()
         rows = -(-rows // share) * share
         batches = self.batches(texts, rows, labelled=False, shuffle=False, multiple_of=rows)
-        logits = batches.restore(super().predict(batches, verbose=0)).astype("float32")
+        if hosts.place()[1] > 1:
+            found = np.concatenate([hosts.predict(self, batches[i][0], rows) for i in range(len(batches))])
+        else:
+            found = super().predict(batches, verbose=0)
+        logits = batches.restore(found).astype("float32")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
