@@ -361,16 +361,22 @@ class _Divergence(keras.losses.Loss):
         return ops.sum(ops.exp(y_true) * (y_true - y_pred), axis=-1)
 
 
+class _Logarithms(keras.layers.Layer):
+    """Log-probabilities of outputs. A layer, because so Keras hands on what it knows of padding, for the mean."""
+
+    def __init__(self, from_logits: bool) -> None:
+        super().__init__(dtype=keras.config.floatx())
+        self.from_logits, self.supports_masking = from_logits, True
+
+    def call(self, inputs: Any) -> Any:
+        if self.from_logits:
+            return ops.log_softmax(inputs)
+        return ops.log(ops.maximum(inputs, keras.config.epsilon()))
+
+
 def _divergence(p: Any, q: Any, from_logits: bool, sample_weight: Any = None) -> Any:
     """The mean KL(p ‖ q), summed over a model's outputs."""
-
-    def logarithms(outputs: Any) -> Any:
-        wide = ops.cast(outputs, keras.config.floatx())
-        result = ops.log_softmax(wide) if from_logits else ops.log(ops.maximum(wide, keras.config.epsilon()))
-        if (mask := getattr(outputs, "_keras_mask", None)) is not None:
-            result._keras_mask = mask  # where Keras' losses look for what is padding
-        return result
-
+    logarithms = _Logarithms(from_logits)
     mean = _Divergence(name="divergence", reduction="mean_with_sample_weight")
     weights = tree.flatten(sample_weight)  # one for all outputs, or one for each
     total = 0.0

@@ -64,9 +64,9 @@ def test_the_result_is_whole_and_opens(whole: Path) -> None:
 
 
 def test_every_key_of_a_recipe_is_a_flag() -> None:
-    from maskplay.cli import pretrain
+    from maskplay.cli import pretrain, recipe
 
-    assert {*pretrain.RECIPE} <= {*inspect.signature(pretrain.pretrain).parameters}
+    assert {*recipe.RECIPE} <= {*inspect.signature(pretrain.pretrain).parameters}
 
 
 def test_transformers_opens_it(whole: Path) -> None:

@@ -182,7 +182,7 @@ def test_files_of_other_programs(tmp_path):
     [
         ("\\data\\", "data", r"line 2: expected the line \data\ of an ARPA file, found 'data'"),
         ("ngram 2=3", "ngram 3=3", "line 4: expected the count of 2-grams"),
-        ("ngram 2=3", "ngram 2=9999999999", "line 4: expected the count of 2-grams (up to 9-grams, 268,435,456 "),
+        ("ngram 2=3", "ngram 2=9999999999", "line 4: expected the count of 2-grams (up to 64-grams, 268,435,456 "),
         ("ngram 1=5\nngram 2=3\nngram 3=1", "", r"expected a line ngram 1=COUNT, found '\\1-grams:'"),
         ("ngram 1=5", "ngram 1=6", r"line 13: expected log10 of a probability, a character, perhaps a back-off weight"),
         ("ngram 1=5", "ngram 1=4", r"line 12: expected the line \2-grams:, found '-1.5\t<UNK>'"),

@@ -13,8 +13,7 @@ import itertools
 import json
 import math
 import shutil
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,59 +26,26 @@ from maskplay import _backend, corpus, fresh, hosts, memory, pretext, starts
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
 from maskplay.cli.progress import StepProgress
+from maskplay.cli.recipe import (
+    ELSEWHERE,
+    FRESH,
+    OPTIMIZERS,
+    PAIRS,
+    PRECISIONS,
+    RECIPE,
+    SEGMENTERS,
+    SHAPE,
+    parse_names,
+    parse_objective,
+    settle,
+)
 from maskplay.cli.tensorboard import EventFile
 from maskplay.errors import UserError
-from maskplay.families import FAMILIES
-from maskplay.optimizers import adamw, lamb, muon
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import check_replaceable, new_folder
 from maskplay.text.tokenizer import Tokenizer
-from maskplay.text.words import jieba
 from maskplay.words import load_segmenter
-
-# What a recipe can say, and what it means where it does not. Every key is also a flag.
-RECIPE: dict[str, Any] = {
-    "family": "roformer",
-    "hidden_size": 256,
-    "num_layers": 4,
-    "num_heads": 4,
-    "intermediate_size": 1024,
-    "vocab_size": 12000,
-    "model": "",
-    "vocab": "",
-    "length": 128,
-    "batch_size": 32,
-    "steps": 10_000,
-    "optimizer": "adamw",
-    "learning_rate": 1e-3,
-    "warmup": -1,
-    "decay": -1,
-    "dropout": 0.1,
-    "init": "",
-    "precision": "float32",
-    "objective": "mlm",
-    "mask_rate": 0.15,
-    "words": "",
-    "field": "text",
-    "held_out": 0.005,
-    "report_every": 500,
-    "save_every": 60.0,
-    "workers": 1,
-    "tensorboard": "",
-    "model_parallel": 1,
-    "seed": 0,
-}
-SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
-FRESH = ("family", *SHAPE, "dropout")  # what a checkpoint to go on from has already
-SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_words, "jieba": jieba}
-OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "model_parallel": 1, "seed": 0}
-LEAST |= {"warmup": -1, "decay": -1}
-MOST = 10**12  # of each of these
-ELSEWHERE = ("save_every", "workers", "tensorboard", "model_parallel")  # what changes nothing of the result
-PAIRS = "simbert"  # the objective that learns from pairs of texts
 
 
 def pretrain(
@@ -274,80 +240,7 @@ def write(out: Path, base: Pretrained, report: dict[str, Any]) -> None:
         (folder / "history.csv").write_text(table.getvalue(), encoding="utf-8")
 
 
-# The recipe
-
-
-def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """The recipe of a file with the flags over it, checked."""
-    given = ({} if config is None else read_recipe(config)) | flags
-    recipe = RECIPE | given
-    # Said in one way, so that a table and a flag that mean the same are the same run.
-    weights = parse_objective(recipe["objective"])
-    recipe["objective"] = ",".join(name if weight == 1 else f"{name}:{weight}" for name, weight in weights.items())
-    recipe["init"] = ",".join(parse_names(recipe["init"]))
-    if recipe["model"]:
-        recipe |= {name: given.get(name) for name in FRESH}
-    for name, least in LEAST.items():
-        if not least <= recipe[name] <= MOST:
-            limit = f"most {MOST}" if recipe[name] > MOST else f"least {least}"
-            raise UserError(f"{name}: expected at {limit}, found {recipe[name]!r:.40}")
-    if recipe["seed"] >= 2**32:
-        raise UserError(f"seed: expected less than 4294967296, found {recipe['seed']}")
-    if not 0 < recipe["learning_rate"] < math.inf:
-        raise UserError(f"learning_rate: expected a number above 0, found {recipe['learning_rate']}")
-    if not 0 < recipe["held_out"] < 1:
-        raise UserError(f"held_out: expected a share between 0 and 1, found {recipe['held_out']}")
-    if recipe["words"] not in SEGMENTERS and not Path(recipe["words"]).is_file():
-        raise UserError(f"words: expected jieba, or a file .arpa, .tsv or .txt, found {recipe['words']!r:.80}")
-    for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
-        if recipe[name] not in known:
-            raise UserError(f"{name}: expected one of {', '.join(known)}, found {recipe[name]!r:.80}")
-    if recipe["dropout"] is not None and not 0 <= recipe["dropout"] < 1:
-        raise UserError(f"dropout: expected 0 or more and less than 1, found {recipe['dropout']}")
-    if unknown := [start for start in parse_names(recipe["init"]) if start not in starts.STARTS]:
-        raise UserError(f"init: expected some of {', '.join(starts.STARTS)}, found {unknown[0]!r:.80}")
-    if recipe["model"] and recipe["init"]:
-        raise UserError(f"init: the model {recipe['model']} has weights already")
-    if recipe["family"] is not None and recipe["family"] not in FAMILIES:
-        raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
-    if recipe["model"] and recipe["vocab"]:
-        raise UserError(f"vocab: the model {recipe['model']} brings its own")
-    return recipe
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """What a TOML file says, each key known and of its kind."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is one, too
-        raise UserError(f"{path}: not a TOML file ({error})") from None
-    for name, value in values.items():
-        if name not in RECIPE:
-            raise UserError(f"{path}: expected keys among {', '.join(RECIPE)}; found {name!r:.80}")
-        kinds: Any = type(RECIPE[name])
-        if kinds is float:
-            kinds = int | float
-        if name in ("objective", "init"):
-            kinds = str | (dict if name == "objective" else list)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise UserError(f"{path}: {name}: expected a value like {RECIPE[name]!r}, found {value!r:.80}")
-    return values
-
-
-def parse_objective(given: str | dict[str, Any]) -> dict[str, float]:
-    """`mlm`, `mlm:0.5,unilm:0.5` or a table of these as names with weights; `Pretrain` checks them."""
-    if isinstance(given, dict):
-        return dict(given)
-    pairs = [part.partition(":")[::2] for part in given.split(",")]
-    try:
-        return {name.strip(): float(weight or 1) for name, weight in pairs}
-    except ValueError:
-        raise UserError(f"objective: expected names with weights, mlm:0.5,unilm:0.5; found {given!r:.80}") from None
-
-
-def parse_names(given: str | list[Any]) -> list[str]:
-    """`unigram,ppmi`, or a list of these."""
-    return [str(name).strip() for name in (given.split(",") if isinstance(given, str) else given) if name]
+# What is prepared once
 
 
 def load_base(recipe: dict[str, Any]) -> Pretrained | None:
@@ -363,9 +256,6 @@ def load_base(recipe: dict[str, Any]) -> Pretrained | None:
             raise UserError(f"{name}: the model {recipe['model']} has {has}, found {recipe[name]}; leave it out")
         recipe[name] = has
     return base
-
-
-# What is prepared once
 
 
 def digest(files: Sequence[Path]) -> dict[str, str]:
