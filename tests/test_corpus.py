@@ -66,7 +66,7 @@ def test_zst(tmp_path, monkeypatch):
         with pytest.raises(MissingExtra, match="maskplay\\[words\\]"):
             list(corpus.lines(path))
     try:
-        packed = corpus._zstd().compress(TEXT.encode())
+        packed = corpus.places.zstd().compress(TEXT.encode())
     except MissingExtra:
         pytest.skip("the `words` extra is not installed")
     path.write_bytes(packed)
@@ -208,7 +208,7 @@ def test_a_line_is_passed_over_once(tmp_path, monkeypatch):
             read.append(len(line := super().readline(size)))
             return line
 
-    monkeypatch.setattr(corpus, "_opened", lambda path: Told(path))
+    monkeypatch.setattr(corpus.places, "opened", lambda path: Told(path))
     assert [part.start for (part,) in corpus.parts(path, 9)] == [0, 5001] and sum(read) < 6000
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import keras, numpy as np
 from maskplay import hosts
 from maskplay.errors import UserError
+from maskplay.hosts.processes import fetched
 port, count, rank, folder, act = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5]
 try:
     with hosts.together(f"127.0.0.1:{port}", count, rank, patience=3 if act == "meet" else 60, heartbeat=4):
@@ -31,8 +32,8 @@ try:
             (folder / str(rank)).mkdir(exist_ok=True)
             if rank == 0:
                 (folder / "0" / "state").write_bytes(bytes(range(256)) * 100)
-            found = hosts.fetched(folder / str(rank) / "state")
-            print(found.name, found.read_bytes() == bytes(range(256)) * 100, hosts.fetched(folder / f"no{rank}"))
+            found = fetched(folder / str(rank) / "state")
+            print(found.name, found.read_bytes() == bytes(range(256)) * 100, fetched(folder / f"no{rank}"))
             for place in ("shared", str(rank)):
                 with hosts.in_turn(folder / place):
                     print(place, "found" if (folder / place / "made").exists() else "made")
@@ -104,7 +105,7 @@ def test_they_speak_and_take_turns(tmp_path: Path) -> None:
 def test_a_fault_of_one_ends_all_with_a_line_each(tmp_path: Path) -> None:
     (code, _, told), (other, _, own) = map(ends, processes([0, 1], 2, tmp_path, "fail"))
     assert (code, other) == (2, 2)
-    assert own == ["a fault of rank 1"] and len(told) == 1 and hosts.LOST in told[0]
+    assert own == ["a fault of rank 1"] and len(told) == 1 and hosts.processes.LOST in told[0]
 
 
 @jax_only
@@ -117,7 +118,7 @@ def test_one_is_lost(tmp_path: Path, victim: int, how: signal.Signals) -> None:
         both[victim].send_signal(how)
         start = time.monotonic()
         code, out, told = ends(both[1 - victim], seconds=60)
-        assert (code, out) == (2, "") and len(told) == 1 and hosts.LOST in told[0], told
+        assert (code, out) == (2, "") and len(told) == 1 and hosts.processes.LOST in told[0], told
         assert time.monotonic() - start < 45
     finally:
         both[victim].kill()
@@ -148,11 +149,11 @@ def test_what_does_not_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(UserError, match=message):
             hosts.join(*arguments)
-    assert hosts.settle(None, None, None) is None
+    assert hosts.processes.settle(None, None, None) is None
     for name, value in (("JOB_ADDRESSES", "one:1234,two:1234"), ("NUM_PROCESSES", "2"), ("PROCESS_ID", "1")):
         monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
-    assert hosts.settle(None, None, None) == ("one:1234", 2, 1)
-    assert hosts.settle("three:1234", None, 0) == ("three:1234", 2, 0)
+    assert hosts.processes.settle(None, None, None) == ("one:1234", 2, 1)
+    assert hosts.processes.settle("three:1234", None, 0) == ("three:1234", 2, 0)
     monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "second")
     with pytest.raises(UserError, match="expected numbers, found '2', 'second'"):
         hosts.join()
@@ -232,7 +233,7 @@ def test_kernels_are_split_on_a_mesh_of_two_by_two() -> None:
 @jax_only
 def test_a_size_that_does_not_divide_stays_whole() -> None:
     mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"), ["cpu:0"])
-    split = hosts.Split(layout_map=hosts.layout(mesh), batch_dim_name="batch")
+    split = hosts.devices.Split(layout_map=hosts.layout(mesh), batch_dim_name="batch")
     mesh._shape = (1, 2)  # as on two devices
 
     class Weight:

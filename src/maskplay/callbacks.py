@@ -18,6 +18,7 @@ import numpy as np
 from maskplay import _backend, hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.errors import UserError
+from maskplay.hosts.processes import fetched
 
 __all__ = ["Resume"]
 
@@ -262,7 +263,7 @@ def assign(variables: Sequence[Any], values: Mapping[str, np.ndarray], group: st
 
 def _opened(path: Path) -> Arrays | None:
     """Rank 0's file of this name, if it has one."""
-    found = hosts.fetched(path)
+    found = fetched(path)
     try:
         return None if found is None else Arrays(found)
     except UserError as error:

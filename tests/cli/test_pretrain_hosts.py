@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from cli.faults import call, fault, start
 from cli.test_fit import wait_for
 from cli.test_pretrain import command, text  # noqa: F401  (a fixture)
-from maskplay.hosts import LOST
+from maskplay.hosts.processes import LOST
 from test_hosts import free_port
 
 FEW = ("--steps", 12, "--report-every", 6)

@@ -5,17 +5,14 @@ does nothing.
 """
 
 from maskplay.hosts.devices import layout, predict, share_devices, sharing_devices
-from maskplay.hosts.processes import LOST, fetched, in_turn, join, place, settle, together, told, wait
+from maskplay.hosts.processes import in_turn, join, place, together, told, wait
 
 __all__ = [
-    "LOST",
-    "fetched",
     "in_turn",
     "join",
     "layout",
     "place",
     "predict",
-    "settle",
     "share_devices",
     "sharing_devices",
     "told",
