@@ -10,7 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from maskplay.corpus.places import SIZE, STDIN, Part, Sources, are_places, files_of, name_of, opened, packing, stem, zstd
+from maskplay.corpus.places import (
+    SIZE,
+    STDIN,
+    Part,
+    Sources,
+    are_places,
+    files_of,
+    name_of,
+    opened,
+    packing,
+    stem,
+    zstd,
+)
 from maskplay.errors import DataError, UserError
 
 __all__ = ["blocks", "lines", "pairs"]
