@@ -124,6 +124,7 @@ def are_places(sources: Sources) -> bool:
 
 
 def files_of(sources: Sources) -> list[Part]:
+    """The files, or parts of them, that places name."""
     if not are_places(sources):
         raise UserError(f"expected files, folders or patterns, found {type(sources).__name__}")
     found: list[Part] = []
@@ -176,6 +177,7 @@ def _unreadable(error: OSError) -> None:
 
 
 def packing(path: Path) -> str | None:
+    """The ending of a compressed file."""
     ending = path.suffix.lower()
     return ending if ending in (".gz", ".xz", ".zst") else None
 
@@ -186,6 +188,7 @@ def stem(path: Path) -> str:
 
 
 def name_of(path: Path) -> str:
+    """As an error calls it."""
     return "standard input" if path == STDIN else str(path)
 
 
