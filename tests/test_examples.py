@@ -1,5 +1,6 @@
 """The examples run, small: the first in a process of its own, as a user starts it, the others in this one."""
 
+import io
 import os
 import runpy
 import subprocess
@@ -32,11 +33,22 @@ def test_the_demo_learns_from_ones_own_file_and_reads_a_pipe(own_file: Path) -> 
     assert done.returncode == 0, done.stderr
     out = done.stdout
     assert "32 examples to train on, 8 held out as a test" in out
-    assert "trained from nothing" in out and "always saying" in out and "logistic regression" in out
+    assert "bundled:zh-small, fine-tuned" in out and "always saying" in out and "logistic regression" in out
     assert "its 8 answers are the same" in out
     answers = out[out.index("Your lines:") :].splitlines()[1:]
     assert [line.split()[-1] for line in answers] == ["这个真好", "真差的东西"]
     assert all(line.split()[0] in ("喜欢", "讨厌") for line in answers)
+
+
+def test_the_demo_trains_from_nothing_what_is_not_chinese(monkeypatch, capfd, tmp_path: Path) -> None:
+    path = tmp_path / "own.tsv"
+    rows = [f"{'splendid' if i % 2 else 'dreadful'} evenings\t{i % 2}\n" for i in range(20)]
+    path.write_text("text\tlabel\n" + "".join(rows), encoding="utf-8")
+    monkeypatch.setenv("DATA", str(path))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
+    assert left.value.code == 0 and "this encoder, trained from nothing" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
