@@ -5,8 +5,8 @@
     echo 太好吃了 | python examples/demo.py      classify lines from a pipe afterwards
 
 Without DATA it takes about a minute on two CPU cores, and reaches 0.87 on the test; logistic regression on character
-n-grams reaches 0.89, always saying the same 0.50 (seed 0, JAX). A file that is not in Chinese is learnt from nothing: the
-bundled model does not know its words.
+n-grams reaches 0.89, always saying the same 0.50 (seed 0, JAX). A file that is not in Chinese is learnt from nothing:
+the bundled model does not know its words.
 """
 
 import os

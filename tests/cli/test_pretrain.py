@@ -315,7 +315,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (b"steps = [", "not a TOML file"),
         (b"steps = " + b"[" * 5000, "not a TOML file"),
         (b"steps = " + b"1" * 5000, "not a TOML file"),
-        (b"steps = " + b"1" * 400, "steps: expected at most 1000000000000, found 1111"),
+        (b"report_every = " + b"1" * 400, "report_every: expected at most 1000000000000, found 1111"),
         (b"\xff", "not a TOML file"),
     ):
         recipe.write_bytes(content)
