@@ -365,7 +365,7 @@ class _Logarithms(keras.layers.Layer):
     """Log-probabilities of outputs. A layer, because so Keras hands on what it knows of padding, for the mean."""
 
     def __init__(self, from_logits: bool) -> None:
-        super().__init__(dtype=keras.config.floatx())
+        super().__init__(name="logarithms", dtype=keras.config.floatx())
         self.from_logits, self.supports_masking = from_logits, True
 
     def call(self, inputs: Any) -> Any:
