@@ -3,7 +3,7 @@
 
 PYTHON  := .venv/bin/python
 BACKEND := .venv-backends/bin/python
-PYTEST  := -m pytest -q -n 2 --dist worksteal
+PYTEST  := -m pytest -q -n 2
 
 # $(call choose,NAMES): sets $$python to the first of NAMES that runs and is new enough, or says what is missing.
 choose = for python in $(1) python3 none; do \

@@ -63,7 +63,9 @@ def main() -> None:
         train, test = (read(name, options.path or SETS[name], part) for part in ("train", "test"))
     labels = sorted({str(example.label) for example in train})
     print(f"{name}: {len(train)} to train on, {len(test)} as a test; fresh weights, no pretraining")
-    play = train_from_nothing(train, labels, epochs, options.max_length, buckets=1 if options.tiny else 4)
+    play = train_from_nothing(
+        train, labels, epochs, max_length=options.max_length, buckets=1 if options.tiny else 4
+    )
     how = "this encoder, trained from nothing"
     print_scores(play, train, test, "word" if name == "sst2" else "char", how)
     print(f"({time.monotonic() - start:.0f} s)")
