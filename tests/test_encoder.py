@@ -195,7 +195,7 @@ def test_padding_changes_nothing(encoder: Encoder, rotary: Encoder, text: str) -
     padded = {name: np.pad(fact, ((0, 0), (0, 3))) for name, fact in facts_for(mask).items()}
     for each in (encoder, rotary):
         long = numpy(each(longer, mask=mask, **padded))[:, :N]
-        np.testing.assert_allclose(long[TOKENS != 0], run(each, mask)[TOKENS != 0], atol=1e-6)
+        np.testing.assert_allclose(long[TOKENS != 0], run(each, mask)[TOKENS != 0], atol=5e-6)
 
 
 # Decoding step by step.
