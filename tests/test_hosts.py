@@ -19,6 +19,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="several 
 SPEAKS = """
 import sys, time
 from pathlib import Path
+import maskplay as mp
 import keras, numpy as np
 from maskplay import hosts
 from maskplay.errors import UserError
@@ -43,7 +44,15 @@ try:
             sums = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
             for rows in (4, 1):
                 print(hosts.predict(sums, np.arange(10.0).reshape(5, 2), rows).ravel().tolist(), end=" ")
-            print(float(hosts.predict(sums, {"x": np.ones((1, 2))}["x"])[0, 0]))
+            print(float(hosts.predict(sums, np.ones((1, 2)))[0, 0]))
+            keras.utils.set_random_seed(0)
+            bert = mp.Pretrained(*mp.fresh.small(["好坏"] * 9, hidden_size=8, num_layers=1, num_heads=2))
+            play = mp.plays.Classify(bert, ["a", "b"])
+            texts = ["好", "坏坏坏", "好坏", "坏"] * 3
+            one = [play(play.batches([text], 1, labelled=False, shuffle=False, multiple_of=1)[0][0]) for text in texts]
+            want = [keras.ops.softmax(logits)[0, 0].addressable_data(0).item() for logits in one]
+            near = np.abs(play.probabilities(texts, 4)[:, 0] - want).max() < 1e-6
+            print(near, play.predict(texts) == ["ba"[p > 0.5] for p in want])
         if act == "talk":
             hosts.wait()
             print("talking", flush=True)
@@ -93,8 +102,9 @@ def ends(process: subprocess.Popen, seconds: float = 100) -> tuple[int, str, lis
 def test_they_speak_and_take_turns(tmp_path: Path) -> None:
     (code, first, err), (other, second, _) = map(ends, processes([0, 1], 2, tmp_path, "speak"))
     assert (code, other, err) == (0, 0, []), err
-    *first, mine = first.splitlines()
-    *second, theirs = second.splitlines()
+    *first, mine, answers = first.splitlines()
+    *second, theirs, same = second.splitlines()
+    assert answers == same == "True True"
     assert mine == theirs == "[1.0, 5.0, 9.0, 13.0, 17.0] [1.0, 5.0, 9.0, 13.0, 17.0] 2.0"
     assert first == ["rank 0 1000", "state True None", "shared made", "0 made"]
     # Another file system would have no such file: a copy comes. What only one of them sees, each makes for itself.

@@ -107,6 +107,10 @@ def pretrain(
     recipe = settle(config, flags)
     if recipe["model"] and Path(recipe["model"]).resolve() == out.resolve():
         raise UserError(f"--out {out}: this is the model to go on from, which would be lost; choose another name")
+    if recipe["tensorboard"]:
+        board, made = Path(recipe["tensorboard"]).absolute(), out.absolute()
+        if {made, made.with_name(f"{out.name}.running")} & {board, *board.parents}:
+            raise UserError(f"tensorboard: {board} lies in {out}, which appears at the end; choose another folder")
     with hosts.together(coordinator, processes, rank):
         console.quiet = hosts.place()[0] > 0
         run_recipe(sources, out, recipe, restart, console)
@@ -115,8 +119,6 @@ def pretrain(
 def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restart: bool, console: Console) -> None:
     """What one process does, alone or together with others."""
     running = out.with_name(f"{out.name}.running")
-    if recipe["tensorboard"] and {out, running} & {(board := Path(recipe["tensorboard"])), *board.parents}:
-        raise UserError(f"tensorboard: {board} lies in {out}, which appears at the end; choose another folder")
     objectives = parse_objective(recipe["objective"])
 
     files = corpus.paths(sources)
