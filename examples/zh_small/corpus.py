@@ -7,7 +7,9 @@ train/DOMAIN.txt and held_out/DOMAIN.txt, and a table of what was removed goes t
 out together, half a percent of them; the two sides of a pair are held out together. A line of the training text is
 removed if more than half of its stretches of eight characters stand somewhere in the held-out text of any domain, or,
 if it is shorter, if it is one of its lines. Blank lines are put into the training text at random places, between which
-256 characters stand on average: so a model that reads a document at a time meets short ones too.
+256 characters stand on average: so a model that reads a document at a time meets short ones too. balanced/DOMAIN.txt has the
+training documents in nearly the proportions by which the domains are judged: two of three of docs, one of four of
+classical.
 """
 
 import lzma
@@ -21,6 +23,7 @@ DOCS = ("sql_docs", "dotnet_docs", "vs_docs", "cpp_docs", "graph_docs", "tidb_do
 STRETCH, SHARE, SEED = 32, 0.005, 0
 SHINGLE = 8
 DOCUMENT = 256  # characters, on average
+BALANCED = {"laws": 1, "docs": 2 / 3, "modern": 1, "classical": 1 / 4}  # which share of the documents
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -76,6 +79,13 @@ def in_documents(lines: list[str], draw: np.random.Generator) -> Iterator[str]:
             yield ""
 
 
+def balanced(lines: list[str], share: float, draw: np.random.Generator) -> Iterator[str]:
+    """A share of the documents."""
+    document = np.cumsum([line == "" for line in lines])
+    kept = draw.random(document[-1] + 1 if len(document) else 0) < share
+    yield from (line for line, number in zip(lines, document) if kept[number])
+
+
 def write(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -97,7 +107,9 @@ def main(data: Path, out: Path) -> None:
         rest = [line for line, held in zip(lines, masks[name]) if not held]
         alike = near_duplicates(rest, known, known_lines)
         kept = [line for line, drop in zip(rest, alike) if not drop]
-        write(out / f"train/{name}.txt", in_documents(kept, borders))
+        documents = [*in_documents(kept, borders)]
+        write(out / f"train/{name}.txt", documents)
+        write(out / f"balanced/{name}.txt", balanced(documents, BALANCED[name], np.random.default_rng(SEED)))
         write(out / f"held_out/{name}.txt", held_out[name])
         sizes = [sum(map(len, each)) for each in (kept, held_out[name])]
         print(name, len(lines), len(held_out[name]), int(alike.sum()), *sizes, sep="\t")
