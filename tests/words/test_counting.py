@@ -151,3 +151,9 @@ def test_counting_does_not_depend_on_the_order_of_lines():
     lines = generated(2, 500)
     mixed = random.Random(0).sample(lines, len(lines))
     assert list(mp.words.count(iter(lines), n=2)) == list(mp.words.count(iter(mixed), n=2, workers=3))
+
+
+def test_the_most_frequent_stand_in_order_too():
+    often = {"乙": 70_000, "丁": 80_000, "三": 65_535, "七": 65_536, "一": 70_000, "二": 2, "丙": 2}
+    counts = count(iter(["".join(text * times for text, times in often.items())]), n=1)
+    assert [*counts] == sorted(often.items(), key=lambda item: (-item[1], item[0]))

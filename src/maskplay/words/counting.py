@@ -173,8 +173,8 @@ def _reader(field: str, sources: corpus.Sources, folder: Path, budget: Budget) -
 
 
 def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
-    wanted = np.flatnonzero(grams.counts >= least)
-    order = wanted[np.argsort(-grams.counts[wanted], kind="stable")]  # n-grams come in the order of their text
+    order = _falling(grams.counts)  # n-grams come in the order of their text
+    order = order[: np.count_nonzero(grams.counts >= least)]
     keys, n, bits = grams.keys[order], grams.order, grams.bits
     points = np.array([0, *map(ord, alphabet.symbols[1:])], np.uint32)
 
@@ -186,6 +186,16 @@ def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
         return found.view(f"<U{n}")[:, 0].tolist()
 
     return Counts(grams.counts[order], texts)
+
+
+def _falling(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places by falling count, those of equal counts as they come."""
+    most = 2**16 - 1
+    short = np.minimum(counts, most).astype(np.uint16)  # which NumPy sorts in linear time
+    order = np.argsort(most - short, kind="stable")
+    frequent = order[: np.count_nonzero(short == most)]
+    order[: len(frequent)] = frequent[np.argsort(-counts[frequent], kind="stable")]
+    return order
 
 
 def _count_words(
