@@ -232,7 +232,7 @@ def tokenizers(folder: Path, path: Path, rounds: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["discover", "line", "count"], help="parts (default: all but large)")
+    parser.add_argument("what", nargs="*", default=["discover", "line", "count"], help="default: discover line count")
     parser.add_argument("--copies", type=int, default=15, help="of bench100 in the large text (default 15: 1.5 GB)")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds (default 3)")
     parser.add_argument("--prototype", type=Path, help="a script to run on bench100 beside")

@@ -160,11 +160,12 @@ def test_translations_show_the_same_code(translation: Path) -> None:
     assert ours == theirs
 
 
-def broken_links(text: str, folder: Path) -> list[str]:
-    """Relative links and `src/paths.ext` in backticks that lead nowhere; NAME stands for any name."""
+def broken_links(text: str, folder: Path, root: Path) -> list[str]:
+    """Links relative to a folder and `src/paths.ext` in backticks that lead nowhere; NAME stands for any name."""
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     paths = re.findall(r"`((?:src|tests|examples|benchmarks|docs)/[\w./-]*)`", text)
-    return [path for path in (*links, *paths) if path and "NAME" not in path and not (folder / path).exists()]
+    places = [*((folder, link) for link in links), *((root, path) for path in paths)]
+    return [path for place, path in places if path and "NAME" not in path and not (place / path).exists()]
 
 
 def tree_files(text: str) -> Iterator[str]:
@@ -181,9 +182,12 @@ def tree_files(text: str) -> Iterator[str]:
                 yield "/".join(trail)
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh.md", *PAPERS])
+PAGES = ["README.md", "README.zh.md", *PAPERS, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
-    assert broken_links((ROOT / name).read_text("utf-8"), ROOT) == []
+    assert broken_links((ROOT / name).read_text("utf-8"), (ROOT / name).parent, ROOT) == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
@@ -234,7 +238,7 @@ def test_a_broken_block_is_flagged(tmp_path: Path, environment: dict[str, str]) 
 def test_a_drifting_translation_and_a_dead_link_are_flagged(tmp_path: Path) -> None:
     assert without_comments("x = 1  # one\n\n# two\n") == without_comments("x = 1  # 一\n")
     assert without_comments("x = 1\n") != without_comments("x = 2\n")
-    assert broken_links("[a](b.md) [c](https://x.y/z) `src/gone.py`", tmp_path) == ["b.md", "src/gone.py"]
+    assert broken_links("[a](b.md) [c](https://x.y/z) `src/gone.py`", tmp_path, tmp_path) == ["b.md", "src/gone.py"]
     assert list(tree_files("```text\nsrc/maskplay/\n  a/\n    b.py  what\n  c.py\ntests/\n```\n")) == [
         "src/maskplay/a/b.py",
         "src/maskplay/c.py",

@@ -52,6 +52,13 @@ def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None
         documents = (parts["train", row[0]].count("") + 1) * 256
         assert 0.9 < documents / sum(map(len, train)) < 1.1
         assert len(train) + len(parts["held_out", row[0]]) + int(row[3]) == int(row[1]) and len(train) > 0
+        # Whole documents of it, in their order.
+        share = {"laws": 1, "docs": 2 / 3, "modern": 1, "classical": 1 / 4}[row[0]]
+        some = (tmp_path / "out" / "balanced" / f"{row[0]}.txt").read_text("utf-8")
+        assert abs(int(row[5]) / int(row[4]) - share) < 0.1 and int(row[5]) == len(some.replace("\n", ""))
+        whole, place = "\n".join(parts["train", row[0]]), 0
+        for document in filter(None, map(str.strip, some.split("\n\n"))):
+            place = whole.index(document, place) + len(document)
         # Also not with another first character, as the two sides of a pair have.
         assert not {line[-20:] for line in train} & {line[-20:] for line in held_out}
 

@@ -7,9 +7,9 @@ train/DOMAIN.txt and held_out/DOMAIN.txt, and a table of what was removed goes t
 out together, half a percent of them; the two sides of a pair are held out together. A line of the training text is
 removed if more than half of its stretches of eight characters stand somewhere in the held-out text of any domain, or,
 if it is shorter, if it is one of its lines. Blank lines are put into the training text at random places, between which
-256 characters stand on average: so a model that reads a document at a time meets short ones too. balanced/DOMAIN.txt has the
-training documents in nearly the proportions by which the domains are judged: two of three of docs, one of four of
-classical.
+256 characters stand on average: so a model that reads a document at a time meets short ones too. balanced/DOMAIN.txt
+has the training documents nearly in the proportions by which the domains are judged: two of three of docs, one of four
+of classical, all others.
 """
 
 import lzma
@@ -102,16 +102,17 @@ def main(data: Path, out: Path) -> None:
     known = np.unique(np.concatenate([shingles(lines)[0] for lines in held_out.values()]))
     known_lines = {line for lines in held_out.values() for line in lines}
     borders = np.random.default_rng(SEED)
-    print("domain\tlines\theld_out\tnear_duplicates_removed\ttrained_characters\theld_out_characters")
+    print("domain\tlines\theld_out\tnear_duplicates_removed\ttrained_characters\tbalanced_characters\theld_out_characters")
     for name, lines in texts.items():
         rest = [line for line, held in zip(lines, masks[name]) if not held]
         alike = near_duplicates(rest, known, known_lines)
         kept = [line for line, drop in zip(rest, alike) if not drop]
         documents = [*in_documents(kept, borders)]
         write(out / f"train/{name}.txt", documents)
-        write(out / f"balanced/{name}.txt", balanced(documents, BALANCED[name], np.random.default_rng(SEED)))
+        some = [*balanced(documents, BALANCED[name], np.random.default_rng(SEED))]
+        write(out / f"balanced/{name}.txt", some)
         write(out / f"held_out/{name}.txt", held_out[name])
-        sizes = [sum(map(len, each)) for each in (kept, held_out[name])]
+        sizes = [sum(map(len, each)) for each in (kept, some, held_out[name])]
         print(name, len(lines), len(held_out[name]), int(alike.sum()), *sizes, sep="\t")
 
 

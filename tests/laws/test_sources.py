@@ -9,8 +9,8 @@ from laws.house import PACKAGE, files, house, name_of, tree
 
 LINES = 450
 FORBIDDEN = {"utils", "util", "common", "misc", "helper", "helpers", "snippets", "core", "base"}
-ASKS_BACKEND = {"_backend", "autodiff"}  # the only files that may ask which backend runs
-APPLIES_MASKS = {"layers.attention", "layers.gau", "layers.blocked", "layers.pool"}  # attention-like layers
+ASKS_BACKEND = {"_backend"}  # the only file that may ask which backend runs
+APPLIES_MASKS = {"layers.attention", "layers.gated_attention", "layers.pool"}  # attention-like layers
 
 
 def too_long(package: Path, limit: int = LINES) -> list[str]:

@@ -50,10 +50,10 @@ from maskplay.words import load_segmenter
 
 def pretrain(
     sources: list[str] = typer.Argument(
-        metavar="PATH...", help="Text: files, folders, patterns; .gz, .xz, .jsonl. A blank line ends a document."
+        metavar="PATH...", help="Text: files, folders, patterns; .gz, .xz, .zst, .jsonl. A blank line ends a document."
     ),
     out: Path = typer.Option(..., help="The folder to make; `maskplay fill` and `maskplay.load` open it."),
-    config: Path | None = typer.Option(None, help="A recipe: a TOML file with any of the options below."),
+    config: Path | None = typer.Option(None, help="A recipe: TOML, any of the options from --family to --seed."),
     family: str | None = typer.Option(None, help="The form of a fresh network; default roformer."),
     hidden_size: int | None = typer.Option(None, help="Its width; default 256."),
     num_layers: int | None = typer.Option(None, help="Its layers; default 4."),

@@ -3,7 +3,8 @@
 A wrapper sees gradients before and weights after the inner step and knows nothing of its rule, so every trick fits
 every optimizer and every other trick. A stack is written outermost first; where all of them are wanted, in this order:
 `Average(Lookahead(LazyRows(ParameterRates(LayerAdaptation(Adam(…))))))`. What Keras has is not here: decay, clipping,
-accumulation (`gradient_accumulation_steps=`), loss scaling, Lion, Adafactor, Muon.
+accumulation (`gradient_accumulation_steps=`), loss scaling, Lion, Adafactor. `Muon` is Keras' own, in half precision
+where that pays.
 """
 
 from maskplay.optimizers.average import Average

@@ -21,7 +21,16 @@ STILL = ["bias", "gamma", "beta"]  # do not decay
 
 
 def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
-    """AdamW as BERT was trained with (arXiv:1810.04805, appendix A.2).
+    """AdamW with the decay of 0.01 and the gradients cut at length 1 of BERT (arXiv:1810.04805, appendix A.2).
+
+    Args:
+        rate: the highest.
+        steps: batches of the whole training.
+        warmup: batches on the way up; None = a tenth.
+        decay: batches of a straight fall at the end, before which the rate stays; None = a cosine from the highest on.
+
+    Raises:
+        UserError: warm-up and decay together are longer than the training.
 
     Example:
         >>> optimizer = adamw(1e-3, steps=100)
@@ -34,7 +43,9 @@ def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None 
 
 
 def lamb(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
-    """AdamW whose step on each weight is as long as the weight (arXiv:1904.00962): for batches of thousands.
+    """AdamW with steps as long as rate · ‖weight‖ (LAMB, arXiv:1904.00962): for batches of thousands.
+
+    Arguments and errors are those of `adamw`.
 
     Example:
         >>> type(lamb(1e-3, steps=100).inner).__name__
@@ -45,6 +56,8 @@ def lamb(rate: float, steps: int, warmup: int | None = None, decay: int | None =
 
 def muon(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
     """Muon for the kernels, AdamW for all the rest: the fewest steps where they are dear, at rates of some 3e-3.
+
+    Arguments and errors are those of `adamw`. Source: Jordan 2024 (kellerjordan.github.io/posts/muon).
 
     Example:
         >>> float(muon(3e-3, steps=100, warmup=0).learning_rate) <= 3.1e-3
