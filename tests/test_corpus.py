@@ -81,6 +81,11 @@ def test_another_field(tmp_path):
     assert list(corpus.lines(written(tmp_path, "a.jsonl", as_json(LINES, "body")), field="body")) == LINES
 
 
+def test_records_are_whole(tmp_path):
+    texts = ["一\n二\r\n\n三", "", "四"]
+    assert list(corpus.records(written(tmp_path, "a.jsonl", as_json(texts)))) == ["一\n二\n\n三", "", "四"]
+
+
 def test_standard_input(monkeypatch, tmp_path):
     with open(written(tmp_path, "a.txt", TEXT)) as file:
         monkeypatch.setattr(sys, "stdin", file)

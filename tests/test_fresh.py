@@ -21,6 +21,8 @@ def test_a_vocabulary_with_little_room_holds_what_is_frequent() -> None:
     vocab = mp.fresh.vocabulary(texts, size=100).vocab
     assert {*frequent, "network"} <= {*vocab} and len(vocab) == 100
     assert {*mp.fresh.vocabulary(iter(texts), size=100).vocab} == {*vocab}
+    words = [f"{a}{b} " * 9 for a in "abcde" for b in "fghij"]
+    assert len(mp.fresh.vocabulary(words, size=80).vocab) == 80
 
 
 def test_sizes_that_do_not_fit_are_told() -> None:

@@ -84,6 +84,8 @@ class Batches(keras.utils.PyDataset):
         self.rank, self.world = shard
         if not len(tokens):
             raise UserError("expected at least one example, found none")
+        if self.use_multiprocessing:  # which copies this: nothing here would know when an epoch ends
+            raise UserError("use_multiprocessing: batches are made by threads here; give workers alone")
         if not 0 <= self.rank < self.world:
             raise UserError(f"shard: expected (rank, world) with 0 <= rank < world, found {shard}")
         if multiple_of is None:

@@ -50,7 +50,7 @@ class Resume(keras.callbacks.Callback):
         best: the history's entry of the best epoch, or None.
 
     Raises:
-        UserError: the folder holds a run with other settings, or a damaged one.
+        UserError: the folder holds a run with other settings, or a damaged one; while training, a weight is not finite.
 
     Example:
         >>> import tempfile
@@ -177,6 +177,7 @@ class Resume(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor is not None and self.monitor not in figures:
             raise ValueError(f"expected the figure {self.monitor!r} after an epoch, found {', '.join(figures)}")
+        self._check()
         self.history.append({"epoch": epoch + 1, **figures})
         if self.monitor is not None and self.best is self.history[-1] and self._writes:
             write_arrays(self.folder / BEST, numbered(self._synced().weights, "weight"))
@@ -211,6 +212,7 @@ class Resume(keras.callbacks.Callback):
         if not self._writes:
             return
         start = time.monotonic()
+        self._check()
         tensors = {}
         for group, variables in self._groups().items():
             tensors.update(numbered(variables, group))
@@ -218,6 +220,15 @@ class Resume(keras.callbacks.Callback):
         write_arrays(self.folder / STATE, tensors, {"run": json.dumps(place)})
         self._saved = time.monotonic()
         self._took = self._saved - start
+
+    def _check(self) -> None:
+        """Before anything is written: what was saved when the weights were numbers shall stay."""
+        for weight in self._synced().weights if self._writes else ():
+            if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))).all():
+                raise UserError(
+                    f"training has diverged, {weight.path} is not finite: a lower learning_rate may help "
+                    f"(epoch {self.epoch + 1}, batch {self.batch})"
+                )
 
     def _agree(self) -> None:
         """All processes are to make the same run."""

@@ -82,7 +82,8 @@ def vocabulary(texts: Iterable[str], size: int = 12000) -> Tokenizer:
         text = text.lower()
         characters.update(text)
         words.update(re.findall("[a-z0-9]{2,}", text))
-    frequent = [word for word, times in words.most_common(size // 4) if times >= 5]
+    fixed = len(Tokenizer.from_characters({}, size).vocab)
+    frequent = [word for word, times in words.most_common(min(size // 4, size - fixed)) if times >= 5]
     return Tokenizer.from_vocab([*Tokenizer.from_characters(characters, size - len(frequent)).vocab, *frequent])
 
 

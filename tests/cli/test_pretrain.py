@@ -21,6 +21,7 @@ import maskplay as mp
 from cli.faults import call, fault, start
 from cli.test_fit import wait_for
 from maskplay import callbacks, pretrained
+from maskplay.cli.pretrain import documents
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--intermediate-size", 32, "--vocab-size", 100,
          "--length", 24, "--batch-size", 4, "--held-out", 0.2)  # fmt: skip
@@ -181,12 +182,25 @@ def test_what_a_fresh_network_knows_and_how_it_learns(capfd, text, tmp_path: Pat
         ("--dropout", "1"): "dropout: expected 0 or more and less than 1, found 1.0",
         ("--init", "unigram,bigram"): "init: expected some of unigram, ppmi, positions, found 'bigram'",
         ("--init", "unigram", "--model", tmp_path / "plain"): f"init: the model {tmp_path / 'plain'} has weights",
-        ("--init", "positions", "--family", "bert"): "init positions: expected rotary positions",
-        ("--decay", "99"): "expected a rise and a decay within 40 steps, found 4 and 99 steps",
+        ("--init", "positions", "--family", "bert"): "init: positions needs rotary positions, the family bert has",
+        ("--decay", "99"): "warmup: expected no more steps than the run has, 40; found 4 of warmup and 99 of decay",
+        ("--warmup", "41"): "warmup: expected no more steps than the run has, 40; found 41 of warmup",
+        ("--objective", "simbert", "--batch-size", "3"): "batch_size: simbert expects an even number from 4 on, found 3",
     }
     for options, line in told.items():
         assert line in fault(capfd, *command(text, tmp_path / "other", *options)), options
     assert sorted(os.listdir(tmp_path)) == ["informed", "plain"]
+
+
+def test_records_are_documents_and_leftovers_go(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    texts = ["\n\n".join("".join(draw.choice([*"天地玄黄"], 5)) + "。" for _ in range(3)) for _ in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    assert [*documents([tmp_path / "a.jsonl"], "text")] == [text.split("\n") for text in texts]
+    (tmp_path / ".out.killed.part").mkdir()  # by a run that was killed while it wrote
+    (tmp_path / ".outer.other.part").mkdir()
+    assert call(*command(tmp_path / "a.jsonl", tmp_path / "out", "--steps", 1)) == 0
+    assert sorted(os.listdir(tmp_path)) == [".outer.other.part", "a.jsonl", "out"]
 
 
 def test_words_of_a_file(capfd, text, tmp_path: Path) -> None:
@@ -343,6 +357,8 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         assert message in fault(capfd, "pretrain", text, *out, *more), more
     again = fault(capfd, "pretrain", text, "--out", whole, "--model", whole)
     assert f"--out {whole}: this is the model to go on from" in again and (whole / "model.safetensors").is_file()
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: expected a file, found a pipe" in fault(capfd, "pretrain", tmp_path / "pipe", *out)
     (tmp_path / "taken").write_text("")
     assert "expected a folder to write to" in fault(capfd, "pretrain", text, "--out", tmp_path / "taken")
     assert not [*tmp_path.glob("out*")]

@@ -163,6 +163,9 @@ def test_slots_that_mix_rows_are_refused() -> None:
             LazyRows(inner, ["kernel"]).build(weights)
     LazyRows(keras.optimizers.Muon(), ["embeddings"]).build(weights)  # Muon leaves embeddings to Adam
     LazyRows(keras.optimizers.Adafactor(), ["kernel"], allow_partial=True).build(weights)
+    for other, own in ((keras.optimizers.Adafactor(), adam()), (keras.optimizers.Muon(), keras.optimizers.Lion())):
+        by_path = keras.optimizers.OptimizerMap(other, {".*embeddings": own})  # which alone has the table
+        LazyRows(keras.optimizers.MultiOptimizer(by_path), ["embeddings"]).build(weights)
     with pytest.raises(UserError, match=r"shape \(rows, …\), found \(4,\)"):
         LazyRows(adam(), ["bias"]).build([keras.Variable(np.zeros(4), name="bias")])
 

@@ -50,3 +50,8 @@ def test_layer_decay_on_our_own_models() -> None:
         np.testing.assert_allclose(old - keras.ops.convert_to_numpy(weight), factor, rtol=1e-5, err_msg=weight.path)
     with pytest.raises(UserError, match="block_2"):
         ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, blocks=3).build(weights)
+    # Frozen from below on is fine; nothing of it is not.
+    above = [weight for weight in weights if "embedding/" not in weight.path and "block_0/" not in weight.path]
+    ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, blocks=2).build(above)
+    with pytest.raises(UserError, match="embedding"):
+        ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, blocks=2).build([weights[-1]])

@@ -86,6 +86,21 @@ def test_places_are_enough_nearly_always() -> None:
     assert (counts > 36).mean() < 2e-4
 
 
+@pytest.mark.parametrize("length", [32, 128])
+def test_long_words_are_hidden_as_often_as_short_ones(length: int) -> None:
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(1, 7, 60_000)
+    begins = np.zeros(sizes.sum(), bool)
+    begins[np.cumsum(sizes) - sizes] = True
+    laid = lay_out([[[(np.full(length - 2, 9), b)]] for b in begins[: begins.size // (length - 2) * (length - 2)]
+                    .reshape(-1, length - 2)], length, FRAMING)  # fmt: skip
+    word = np.square(sizes).sum() / sizes.sum()
+    _, _, labels = masked(laid, 0.15, MASK, ORDINARY, places_for(length, 0.15, word), draw)
+    _, _, short = masked(laid, 0.15, MASK, ORDINARY, places_for(length, 0.15), draw)
+    rates = [(each != -100).sum() / (laid.words > 0).sum() for each in (labels, short)]
+    assert abs(rates[0] - 0.15) < 0.0025 < 0.15 - rates[1]
+
+
 def test_next_tokens_stay_in_their_piece() -> None:
     laid = rows(3)
     labels = next_tokens(laid)

@@ -73,6 +73,16 @@ def test_processes_change_nothing(tokenizer: Tokenizer, tmp_path: Path, monkeypa
     assert sum(counted) == sum(len(line) for document in documents for line in document) and len(counted) > 3
 
 
+def test_a_long_line_is_several_of_its_document(tokenizer: Tokenizer, tmp_path: Path, monkeypatch) -> None:
+    line = "山高水长" * 9 + "。" + "山高 水长" * 9 + "山" * 90
+    whole = prepare([[line], ["风清"]], tmp_path / "whole", tokenizer)
+    monkeypatch.setattr("maskplay.pretext.prepared.BLOCK", 40)
+    parts = prepare([[line], ["风清"]], tmp_path / "parts", tokenizer)
+    assert parts.ids.tolist() == whole.ids.tolist() and parts.words.tolist() == whole.words.tolist()
+    assert len(parts.documents) == len(whole.documents) == 3
+    assert {*whole.sentences.tolist()} < {*parts.sentences.tolist()} and np.diff(parts.sentences).max() <= 40
+
+
 @settings(max_examples=25, deadline=None)
 @given(documents=st.lists(st.lists(TEXT, max_size=3), max_size=4))
 def test_all_that_has_tokens_is_there(tokenizer: Tokenizer, tmp_path_factory, documents) -> None:

@@ -7,6 +7,7 @@ state of the training. OUT appears whole, at the end, and `maskplay.load`, trans
 import contextlib
 import csv
 import errno
+import glob
 import hashlib
 import io
 import itertools
@@ -122,6 +123,8 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
     objectives = parse_objective(recipe["objective"])
 
     files = corpus.paths(sources)
+    if pipes := [path for path in files if path != corpus.STDIN and not path.is_file()]:
+        raise UserError(f"{pipes[0]}: expected a file, found a pipe, which is read only once; give - and --vocab")
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
     devices = hosts.share_devices(recipe["model_parallel"])  # before there are weights
     _backend.seed(recipe["seed"])  # a model that is loaded has generators too
@@ -232,6 +235,8 @@ def by_step(history: list[dict[str, float]], every: int, steps: int) -> list[dic
 
 def write(out: Path, base: Pretrained, report: dict[str, Any]) -> None:
     """The folder OUT: what others open, and the figures."""
+    for left in out.absolute().parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # by a run that was killed here
+        shutil.rmtree(left, ignore_errors=True)
     with new_folder(out) as folder:
         base.write(folder)
         (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -321,12 +326,12 @@ def two_fields(field: str) -> tuple[str, str]:
 def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
     """Blank lines and the ends of files end a document; every JSON line is one."""
     for path in files:
-        alone = path.name.lower().removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").endswith(".jsonl")
+        if path.name.lower().removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").endswith(".jsonl"):
+            yield from (text.split("\n") for text in corpus.records([path], field))
+            continue
         found: list[str] = []
         for line in corpus.lines([path], field):
-            if alone:
-                yield line.split("\n")
-            elif line.strip():
+            if line.strip():
                 found.append(line)
             elif found:
                 yield found

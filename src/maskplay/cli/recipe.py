@@ -70,6 +70,10 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         if not least <= recipe[name] <= MOST:
             limit = f"most {MOST}" if recipe[name] > MOST else f"least {least}"
             raise UserError(f"{name}: expected at {limit}, found {recipe[name]!r:.40}")
+    rising = recipe["steps"] // 10 if recipe["warmup"] < 0 else recipe["warmup"]
+    if rising + max(recipe["decay"], 0) > recipe["steps"]:
+        found = f"{rising} of warmup" + (f" and {recipe['decay']} of decay" if recipe["decay"] >= 0 else "")
+        raise UserError(f"warmup: expected no more steps than the run has, {recipe['steps']}; found {found}")
     if recipe["seed"] >= 2**32:
         raise UserError(f"seed: expected less than 4294967296, found {recipe['seed']}")
     if not 0 < recipe["learning_rate"] < math.inf:
@@ -89,6 +93,10 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"init: the model {recipe['model']} has weights already")
     if recipe["family"] is not None and recipe["family"] not in FAMILIES:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
+    if "positions" in recipe["init"] and FAMILIES[recipe["family"]].config.position != "rotary":
+        raise UserError(f"init: positions needs rotary positions, the family {recipe['family']} has others")
+    if PAIRS in weights and (recipe["batch_size"] % 2 or recipe["batch_size"] < 4):
+        raise UserError(f"batch_size: {PAIRS} expects an even number from 4 on, found {recipe['batch_size']}")
     if recipe["model"] and recipe["vocab"]:
         raise UserError(f"vocab: the model {recipe['model']} brings its own")
     return recipe

@@ -6,6 +6,6 @@ line that names the file and the line in it.
 """
 
 from maskplay.corpus.places import STDIN, Part, Sources, are_places, parts, paths, size
-from maskplay.corpus.reading import blocks, lines, pairs
+from maskplay.corpus.reading import blocks, lines, pairs, records
 
-__all__ = ["STDIN", "Part", "Sources", "are_places", "blocks", "lines", "pairs", "parts", "paths", "size"]
+__all__ = ["STDIN", "Part", "Sources", "are_places", "blocks", "lines", "pairs", "parts", "paths", "records", "size"]

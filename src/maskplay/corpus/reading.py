@@ -25,7 +25,7 @@ from maskplay.corpus.places import (
 )
 from maskplay.errors import DataError, UserError
 
-__all__ = ["blocks", "lines", "pairs"]
+__all__ = ["blocks", "lines", "pairs", "records"]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -75,6 +75,27 @@ def blocks(sources: Sources, field: str = "text", size: int = SIZE) -> Iterator[
             yield from _gathered(_json_texts(part, field, size), size)
         else:
             yield from _texts(part, size)
+
+
+def records(sources: Sources, field: str = "text") -> Iterator[str]:
+    """The text of every JSON line, whole, with what line ends there are in it as "\n".
+
+    Args:
+        sources: places as for `paths`; every file of them holds an object a line, whatever its name ends with.
+        field: which string is the text.
+
+    Raises:
+        DataError, UserError: as `lines` does.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "texts.jsonl"
+        >>> _ = path.write_text('{"text": "一\\\\n二"}\\n', encoding="utf-8")
+        >>> list(records(path))
+        ['一\\n二']
+    """
+    for part in files_of(sources):
+        yield from (text.replace("\r\n", "\n") for text in _json_texts(part, field, SIZE))
 
 
 def pairs(sources: Sources, fields: tuple[str, str] = ("text", "text2")) -> Iterator[tuple[str, str]]:

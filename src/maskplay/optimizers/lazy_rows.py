@@ -89,6 +89,8 @@ class LazyRows(OptimizerWrapper):
         if not self.allow_partial:
             names = {slot.name for slot in slots}
             for each in chain(self.inner):
+                if not any(own is variable for own in each._trainable_variables):
+                    continue  # a MultiOptimizer gives it to another
                 coupled = isinstance(each, keras.optimizers.Adafactor | keras.optimizers.ScheduleFreeAdamW)
                 if isinstance(each, keras.optimizers.Muon):  # for what it leaves to Adam it has a second moment
                     coupled = f"{_prefix(variable)}velocity" not in names

@@ -1,6 +1,7 @@
 """Learning rates of their own for weights by their paths, with any optimizer."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -10,6 +11,8 @@ from maskplay.errors import UserError
 from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot
 
 __all__ = ["ParameterRates"]
+
+LAYER = re.compile(r"\(\^\|/\)(embedding|block_\d+)/")  # the patterns of `layer_decay`
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -63,7 +66,11 @@ class ParameterRates(OptimizerWrapper):
 
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
-            found = paths_matching(self.factors, variables, self.name)
+            # The lower ones of the layers that `layer_decay` names may be frozen, but not all.
+            layers = [pattern for pattern in self.factors if LAYER.fullmatch(pattern)]
+            here = [any(re.search(pattern, variable.path) for variable in variables) for pattern in layers]
+            frozen = layers[: here.index(True)] if any(here) else []
+            found = paths_matching([one for one in self.factors if one not in frozen], variables, self.name)
             super().build(variables)
             self._products = [
                 1  # Keras writes its gradient into it: there is no step

@@ -73,6 +73,8 @@ def _rising(
     rate: float, steps: int, warmup: int | None, decay: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     rising = int(WARM_UP * steps) if warmup is None else warmup
+    if rising > steps:
+        raise UserError(f"warmup: expected no more steps than the training has, {steps}; found {rising}")
     if decay is None:
         return keras.optimizers.schedules.CosineDecay(
             0.0 if rising else rate, max(1, steps - rising), warmup_target=rate if rising else None, warmup_steps=rising

@@ -41,6 +41,7 @@ __all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
 SIMILAR, SCALE = "similar", 30.0  # cosines of a batch's texts, and what they are multiplied with
 TOKENS = "tokens"  # scores of tokens, from whichever head the network has for them
 DEV_ROWS = 512  # of an objective, for the figures on held-out text
+SAMPLE = 2**20  # tokens by which the length of words is known
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,30 @@ class Pretrain(keras.Model):
         if not isinstance(self.length, int) or not 8 <= self.length <= longest:
             raise UserError(f"length: expected 8 to {longest} tokens, found {self.length!r}")
         self.mask_rate, self.logits = mask_rate, logits
+        scored = {head for name in self.objectives for head in OBJECTIVES[name].scores.values()}
+        scored |= {"mlm" if "mlm" in heads else "lm"} | ({"pooler"} if scored & {"nsp", SIMILAR} else set())
+        self._idle = [getattr(self.network, head) for head in heads if head not in scored]
         self.framing = Framing.of(self.tokenizer)
         self.mask_id: int = self.tokenizer.special("mask") if "mlm" in targets else -1
         special = {*self.tokenizer.ids(self.tokenizer.form.specials)}
         self.ordinary = np.array([i for i in range(len(self.tokenizer)) if i not in special], "int32")
         self.built = True
+
+    # Heads that no objective scores are left as they are: where their gradient is 0, not None, they would decay.
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        idle = {id(variable) for head in self._idle for variable in head.variables}
+        return [variable for variable in super().trainable_variables if id(variable) not in idle]
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        moving = {id(variable) for variable in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in moving]
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        return self.trainable_variables
 
     def call(self, inputs: Mapping[str, Mapping[str, Any]], training: bool | None = None) -> dict[str, Any]:
         outputs = {}
@@ -310,6 +330,10 @@ class Steps(keras.utils.PyDataset):
                 f"expected at least one step and row, and rows for every process alike; found batch_size {batch_size}, "
                 f"steps {steps}, every {every}, shard {shard}"
             )
+        if batch_size < 2 and "mlm+nsp" in play.objectives:
+            raise UserError("mlm+nsp: expected batches of at least 2 rows, for halves of others; found batch_size 1")
+        if self.use_multiprocessing:  # which copies this: nothing here would know when an epoch ends
+            raise UserError("use_multiprocessing: batches are drawn by threads here; give workers alone")
         if corpus.vocab_size != len(play.tokenizer):
             raise UserError(
                 f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
@@ -334,6 +358,8 @@ class Steps(keras.utils.PyDataset):
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         self.fixed = fixed
         self._rows = {kind: Rows(rows, seed) for kind, rows in packed.items()}
+        sizes = np.diff(np.flatnonzero(corpus.words[:SAMPLE]), append=min(len(corpus.words), SAMPLE))
+        self._word = float(np.square(sizes).sum() / max(1, sizes.sum()))
         self.filled = float(np.mean([packed[kind].filled for kind in self._kinds.values()]))
         self.tokens = self.filled * batch_size * play.length * len(play.objectives)
         self.epoch = self.start = self._served = 0
@@ -380,9 +406,8 @@ class Steps(keras.utils.PyDataset):
             if "sop" in objective.scores:
                 parts = [[pair[::-1]] if bad else [pair] for (pair,), bad in zip(parts, wrong)]
             else:
-                others = draw.permutation(len(parts))
+                others = (np.arange(len(parts)) + draw.integers(1, len(parts), len(parts))) % len(parts)
                 # The second half comes from another row: as long as the true one, which length would give away.
-                wrong &= others != np.arange(len(parts))
                 parts = [
                     [[a, _ending(parts[other][0], len(b[0]))]] if bad else [[a, b]]
                     for ((a, b),), bad, other in zip(parts, wrong, others)
@@ -393,7 +418,7 @@ class Steps(keras.utils.PyDataset):
         if (play.network.config.num_segments or 0) > 1 or name in ("unilm", "simbert"):
             inputs["segments"] = laid.segments
         if "mlm" in objective.scores:
-            places = places_for(play.length, play.mask_rate)
+            places = places_for(play.length, play.mask_rate, self._word)
             inputs["tokens"], inputs["at"], labels["mlm"] = masked(
                 laid, play.mask_rate, play.mask_id, play.ordinary, places, draw
             )

@@ -158,14 +158,20 @@ def masked(
     return tokens, at, labels
 
 
-def places_for(length: int, rate: float) -> int:
-    """How many targets a row has room for: so many that one row in some forty has more (one-token words).
+def places_for(length: int, rate: float, word: float = 1.0) -> int:
+    """How many targets a row has room for: so many that one row in some forty has more.
+
+    Args:
+        length: tokens of a row.
+        rate: which share of the words is hidden.
+        word: tokens of the word in which a token stands, on average: the sum of the words' squared lengths, divided by
+            that of their lengths.
 
     Example:
-        >>> places_for(128, 0.15)
-        28
+        >>> places_for(128, 0.15), places_for(128, 0.15, word=2.0)
+        (28, 31)
     """
-    spread = 2 * (length * rate * (1 - rate)) ** 0.5
+    spread = 2 * (length * rate * (1 - rate) * word) ** 0.5
     return min(length, max(1, int(np.ceil(length * rate + spread))))
 
 

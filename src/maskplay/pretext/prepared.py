@@ -117,7 +117,8 @@ def prepare(
     """Encode a corpus and write it into a folder, whole or not at all.
 
     Args:
-        documents: for each document its lines, each split into sentences here.
+        documents: for each document its lines, each split into sentences here; a line of more than 262,144 characters
+            is taken for several of the same document.
         folder: the folder to make.
         tokenizer: a `Tokenizer`.
         words: from a sentence to its words in order, for whole-word masking; what lies between them may be left out.
@@ -128,7 +129,8 @@ def prepare(
         pairs: each document is two texts that mean the same, for the objective simbert.
 
     Raises:
-        UserError: no text, more than 2³² different tokens, or a pair with a text of no tokens.
+        UserError: no text, a pair that is not two texts or has one without tokens, words that are not in the order of
+            their text, or the folder's name is taken.
 
     Example:
         >>> import tempfile
@@ -186,12 +188,23 @@ def _blocks(documents: Iterable[Sequence[str]]) -> Iterator[Block]:
     size = 0
     for document in documents:
         for i, line in enumerate(document):
-            block.append((line, i == 0))
-            size += len(line)
-            if size >= BLOCK:
-                yield block
-                block, size = [], 0
+            for start, stop in itertools.pairwise(_cuts(line)):
+                block.append((line[start:stop], i == start == 0))
+                size += stop - start
+                if size >= BLOCK:
+                    yield block
+                    block, size = [], 0
     yield block
+
+
+def _cuts(line: str) -> list[int]:
+    """Where a line is cut so that no part is longer than a block: behind a sentence if there is one, else a word."""
+    cuts = [0]
+    while len(line) - cuts[-1] > BLOCK:
+        start, stop = cuts[-1] + BLOCK // 2, cuts[-1] + BLOCK
+        ends = (max(line.rfind(mark, start, stop) for mark in marks) + 1 for marks in (MARK, " \t"))
+        cuts.append(next(filter(None, ends), stop))
+    return [*cuts, len(line)]
 
 
 def _encoded(
