@@ -173,6 +173,7 @@ def test_texts_from_python():
         ("a.txt", b"\xef\xbb\xbf1\n2\n\xe4\xb8", "a.txt, line 3: expected UTF-8, found byte 0xe4 at offset 7"),
         ("a.txt", "一".encode("utf-16"), "a.txt: expected UTF-8, found UTF-16"),
         ("a.gz", gzip.compress(b"1\n2\n" * 9, mtime=0)[:-9], "it ends too early"),
+        ("a.gz", b"", "a.gz: expected packed text, found an empty file"),
         ("a.gz", b"no gzip", "a.gz, line 1: cannot be read on (Not a gzipped file"),
         ("a.xz", lzma.compress(b"1\n2\n" * 9)[:-9], "it ends too early"),
         ("a.xz", b"no xz file", "a.xz, line 1: cannot be read on (Input format not supported"),
@@ -189,6 +190,18 @@ def test_faults_name_file_and_line(tmp_path, name, content, expected):
     for size in (4, 1000):
         assert expected in told(lambda size=size: corpus.blocks([path], size=size))
     assert expected in told(lambda: corpus.lines(path))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_what_comes_before_a_fault_is_read(tmp_path, pack):
+    lines = [f"{i * i}" for i in range(40_000)]
+    packed = pack("\n".join(lines).encode())
+    path = written(tmp_path, "a.gz" if pack is gzip.compress else "a.xz", packed[: len(packed) * 9 // 10])
+    read, found = corpus.lines(path), []
+    with pytest.raises(DataError, match=r"line (\d+): cannot be read on \(it ends too early\)") as error:
+        found.extend(read)
+    number = int(str(error.value).split("line ")[1].split(":")[0])
+    assert found == lines[: len(found)] and 30_000 < number and number - 1 <= len(found) <= number
 
 
 def test_a_fault_in_a_part_has_the_files_line_number(tmp_path):
@@ -221,7 +234,9 @@ def test_an_unreadable_file_in_the_middle(tmp_path):
     written(tmp_path, "a.txt", "一\n")
     (tmp_path / "b.txt").symlink_to(tmp_path / "b.txt")
     read = corpus.lines([tmp_path / "a.txt", str(tmp_path)])
-    assert next(read) == "一"  # a broken link below a folder is no file
+    assert next(read) == "一"
+    assert "b.txt: cannot be read (" in told(lambda: read)
+    (tmp_path / "b.txt").unlink()
     path = written(tmp_path, "c.txt", "三\n")
     read = corpus.lines([tmp_path / "a.txt", path])
     assert next(read) == "一"

@@ -176,6 +176,15 @@ def test_a_segmenter_of_ones_own_is_asked_for(tmp_path):
     assert theirs("the dog")["input_ids"] == tokenizer.encode("the dog").ids
 
 
+def test_a_segmenter_of_ours(tmp_path):
+    import maskplay as mp
+
+    tokenizer = Tokenizer.from_vocab([*small.words().vocab], segmenter=mp.words.Vocabulary({"天地": 3, "玄黄": 2}))
+    tokenizer.save(tmp_path)
+    with pytest.raises(UserError, match="saved with a segmenter 'Vocabulary' of your own: pass it"):
+        Tokenizer.load(tmp_path)
+
+
 def test_roformers_file(tmp_path):
     """It leaves the Chinese characters to its segmenter, and says so by its class alone."""
     pytest.importorskip("jieba")

@@ -51,6 +51,12 @@ def test_terms_come_first_and_chance_does_not_count():
     assert next(row.z for row in rows if row.word == "孤例") < 2
 
 
+def test_what_was_discovered():
+    found = [mp.words.discover(iter([word, "的"] * 9), min_count=2, cohesion=(0.1,)) for word in ("算子", "天气")]
+    counts = [dict(zip(one.word.tolist(), one.frequency.tolist())) for one in found]
+    assert mp.words.contrast(*found) == mp.words.contrast(*counts)
+
+
 def test_files(tmp_path):
     rows = mp.words.contrast({"天地": 3, "玄黄": 1}, {"天地": 1.5, "宇宙": 2})
     mp.words.write_contrast(rows, tmp_path / "a.tsv")

@@ -153,6 +153,26 @@ def test_counting_does_not_depend_on_the_order_of_lines():
     assert list(mp.words.count(iter(lines), n=2)) == list(mp.words.count(iter(mixed), n=2, workers=3))
 
 
+def test_a_line_feed_in_a_word_stays_on_its_line(tmp_path):
+    counts = mp.words.count(iter(["a b"]), tokenizer=lambda line: ["a\nb"])
+    counts.write(tmp_path / "a.tsv")
+    assert (tmp_path / "a.tsv").read_text() == "text\tcount\na\\nb\t1\n"
+
+
+def test_batches_are_larger_where_most_words_are_new(monkeypatch):
+    from maskplay.words import counting
+
+    for name, value in (("BATCH", 100), ("LARGE_BATCH", 1000), ("SAMPLE", 50)):
+        monkeypatch.setattr(counting, name, value)
+    for lines, most in ((["天 地"] * 1000, 103), ([f"{i} {-i}" for i in range(500)], 1010)):
+        batches = [*counting._batches(iter(lines), str.split)]
+        assert [line for batch in batches for line in batch] == lines and len(batches) > 2
+        assert {sum(map(len, batch)) > most * 0.9 for batch in batches[:-1]} == {True}
+        assert max(sum(map(len, batch)) for batch in batches) <= most
+        counts = {word: count for word, count in mp.words.count(iter(lines), tokenizer=str.split, workers=2)}
+        assert counts == Counter(word for line in lines for word in line.split())
+
+
 def test_the_most_frequent_stand_in_order_too():
     often = {"乙": 70_000, "丁": 80_000, "三": 65_535, "七": 65_536, "一": 70_000, "二": 2, "丙": 2}
     counts = mp.words.count(iter(["".join(text * times for text, times in often.items())]), n=1)

@@ -24,7 +24,7 @@ class Tight(budget.Budget):
     def __init__(self, memory: object) -> None:
         self.left = 4000
 
-    def check(self, grams: int, least: int) -> None:
+    def check(self, count: int, size: int, what: str) -> None:
         """They do not fit either."""
 
 
@@ -162,7 +162,7 @@ def test_options_choose(tmp_path):
 
 def test_known_words_of_another_corpus():
     old = mp.words.discover(iter(["天地"] * 9), min_count=2, cohesion=(0.1,))
-    new = mp.words.discover(iter(["天地", "玄黄"] * 9), min_count=2, cohesion=(0.1,), known=old.word)
+    new = mp.words.discover(iter(["天地", "玄黄"] * 9), min_count=2, cohesion=(0.1,), known=old)
     assert "天地" in set(old.word) and "天地" not in set(new.word) and "玄黄" in set(new.word)
 
 
@@ -228,6 +228,8 @@ def test_parquet(tmp_path, monkeypatch):
     found.write(tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet").to_pydict()
     assert list(table) == list(mp.words.Word._fields) and table["word"] == ["天地", "人"]
+    mp.words.discover(iter([])).write(tmp_path / "none.parquet")
+    assert parquet.read_schema(tmp_path / "none.parquet").equals(parquet.read_schema(tmp_path / "a.parquet"))
 
 
 def test_default_min_count_grows_with_the_corpus():
@@ -243,9 +245,9 @@ def test_memory_is_a_limit_for_the_process():
     left = budget.Budget(budget.resident() + 2**30).left
     assert left is not None and abs(left - 2**30) < 2**26
     limited = budget.Budget(budget.resident() + 2**30)
-    limited.check(20_000_000, 2)
-    with pytest.raises(UserError, match="memory: 30,000,000 n-grams occur 2 times or more, which takes 1373M beside"):
-        limited.check(30_000_000, 2)
+    limited.check(20_000_000, 48, "n-grams")
+    with pytest.raises(UserError, match="memory: 30,000,000 n-grams, which takes 1373M beside"):
+        limited.check(30_000_000, 48, "n-grams")
     assert budget._bytes("1.5G") == budget._bytes("1536 MiB") == budget._bytes(1.5 * 2**30) == 3 * 2**29
 
 
@@ -256,10 +258,11 @@ def test_memory_is_a_limit_for_the_process():
         ({"min_count": 0}, "min_count: expected a number from 1 on"),
         ({"cohesion": ()}, "cohesion: expected numbers"),
         ({"cohesion": (1,), "mode": "faithful"}, "the original has 3 thresholds, found 1"),
-        ({"cohesion": range(40)}, "expected at most 20 thresholds"),
+        ({"cohesion": range(40), "min_count": 1}, "expected at most 20 thresholds"),
         ({"runs": True, "mode": "faithful"}, "runs: "),
         ({"workers": 0}, "workers: expected a number from 1 on, found 0"),
         ({"known": "no such file"}, "no such file"),
+        ({"known": [("天地", 3)]}, "known: expected words, found \\('天地', 3\\)"),
     ],
 )
 def test_wrong_options(options, told):
@@ -282,3 +285,38 @@ def test_longer_ngrams():
     lines = generated(7, 800)
     found = mp.words.discover(iter(lines), min_count=4, cohesion=(1, 2, 3, 4, 5))
     assert_same(found, exact(lines, 4, (1, 2, 3, 4, 5)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_longer_ngrams_among_many_rare_symbols(tmp_path, monkeypatch, workers):
+    """Six of a few frequent symbols fit where six of all would not; the rare ones are neighbours all the same."""
+    small(monkeypatch, 64)
+    draw = random.Random(3)
+    rare = [chr(0x4E00 + i) for i in range(3000)]
+    draw.shuffle(rare)
+    lines = [line + "".join(draw.sample(rare, 9)) + line for line in generated(7, 300)] + ["".join(rare)]
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    found = mp.words.discover(path, min_count=12, cohesion=(1, 2, 3, 4, 5), workers=workers)
+    assert_same(found, exact(lines, 12, (1, 2, 3, 4, 5)))
+    assert any(len(row.word) > 5 for row in found)
+    with pytest.raises(UserError, match="n-grams of 6 out of 30.. different symbols that occur 1 times or more do"):
+        mp.words.discover(path, min_count=1, cohesion=(1, 2, 3, 4, 5))
+    monkeypatch.setattr(discovery, "Budget", Tight)
+    assert_same(mp.words.discover(path, min_count=12, cohesion=(1, 2, 3, 4, 5)), rows(found))
+
+
+def test_what_is_held_is_kept_within_the_memory(monkeypatch):
+    """N-grams, tries, tables of the original's windows, runs: told before they are made."""
+    monkeypatch.setattr(budget, "LEAST", 2**20)
+    draw = random.Random(0)
+    lines = ["".join(chr(0x4E00 + draw.randrange(9000)) for _ in range(500)) for _ in range(200)]
+    texts = [text for text in lines for _ in range(2)]
+    ids = [f"天{i:x}地" for i in range(50_000)]
+    for some, options, what in (
+        (texts, {}, "n-grams occur 2 times or more"),
+        (texts, {"mode": "faithful"}, "n-grams occur 2 times or more|windows occur 2 times or more"),
+        (ids, {"runs": True}, "different runs of letters and digits"),
+    ):
+        with pytest.raises(UserError, match=f"memory: [0-9,]+ ({what}), which takes"):
+            mp.words.discover(iter(some), min_count=2, memory=budget.resident() + 6 * 2**20, **options)

@@ -172,6 +172,11 @@ def test_files_of_other_programs(tmp_path):
     np.testing.assert_allclose(scores[1:], [-0.25, -0.75, -0.05 - 0.125, -1.5], rtol=1e-6)
     scores = model.scores(model.ids("二一二"))[-1]
     np.testing.assert_allclose(scores, [-0.9, -0.2 - 0.7, -0.5], rtol=1e-6)
+    spelled = FOREIGN.replace("\t", " \t", 3).replace("-0.7\t一", "-0.7  一").replace("二\t-0.2", "二  -0.2\t").lstrip()
+    path.write_text("A comment\n\n" + spelled, encoding="utf-8")
+    assert (mp.words.read_arpa(path).scores(model.ids("二一二"))[-1] == scores).all()
+    path.write_text(FOREIGN.replace("-1.5\t<UNK>", "-inf\t<UNK>\t-inf"), encoding="utf-8")
+    assert mp.words.read_arpa(path).scores(model.ids("人"))[0, 0] == -100
     path.write_text(FOREIGN.replace("-1.5\t<UNK>\n", "").replace("ngram 1=5", "ngram 1=4"), encoding="utf-8")
     model = mp.words.read_arpa(path)
     assert model.scores(model.ids("人"))[0, 0] == -100
@@ -180,7 +185,7 @@ def test_files_of_other_programs(tmp_path):
 @pytest.mark.parametrize(
     "old, new, told",
     [
-        ("\\data\\", "data", r"line 2: expected the line \data\ of an ARPA file, found 'data'"),
+        ("\\data\\", "data", r"line 7: expected the line \data\ of an ARPA file, found '\\1-grams:'"),
         ("ngram 2=3", "ngram 3=3", "line 4: expected the count of 2-grams"),
         ("ngram 2=3", "ngram 2=9999999999", "line 4: expected the count of 2-grams (up to 64-grams, 268,435,456 "),
         ("ngram 1=5\nngram 2=3\nngram 3=1", "", r"expected a line ngram 1=COUNT, found '\\1-grams:'"),

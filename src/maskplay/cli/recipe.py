@@ -93,7 +93,7 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"init: the model {recipe['model']} has weights already")
     if recipe["family"] is not None and recipe["family"] not in FAMILIES:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
-    if "positions" in recipe["init"] and FAMILIES[recipe["family"]].config.position != "rotary":
+    if "positions" in recipe["init"] and FAMILIES[str(recipe["family"])].config.position != "rotary":
         raise UserError(f"init: positions needs rotary positions, the family {recipe['family']} has others")
     if PAIRS in weights and (recipe["batch_size"] % 2 or recipe["batch_size"] < 4):
         raise UserError(f"batch_size: {PAIRS} expects an even number from 4 on, found {recipe['batch_size']}")

@@ -164,7 +164,9 @@ def _found(place: str) -> Iterator[Path]:
             seen.add((here.st_dev, here.st_ino))
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith(".") and os.path.isfile(path := os.path.join(folder, name)):
+                path = os.path.join(folder, name)
+                # A link that leads nowhere is told when it is opened; a pipe or device is no text.
+                if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
                     count += 1
                     yield Path(path)
     if not count:
@@ -224,6 +226,8 @@ def opened(path: Path) -> AbstractContextManager[BinaryIO]:
             raise DataError("standard input: cannot be read (it is closed)")
         return nullcontext(sys.stdin.buffer)
     try:
+        if packing(path) == ".gz" and path.is_file() and not path.stat().st_size:  # which Python takes for no text
+            raise DataError(f"{path}: expected packed text, found an empty file; is the file whole?")
         opener: Any = {".gz": gzip.open, ".xz": lzma.open, None: open}.get(packing(path)) or zstd().open
         return opener(path, "rb")
     except OSError as error:

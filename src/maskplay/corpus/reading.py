@@ -73,6 +73,8 @@ def blocks(sources: Sources, field: str = "text", size: int = SIZE) -> Iterator[
     for part in files_of(sources):
         if stem(part.path).endswith(".jsonl"):
             yield from _gathered(_json_texts(part, field, size), size)
+        elif part.path == STDIN and field != "text":
+            raise UserError(f"field: {field!r:.40} is looked for in files .jsonl; standard input is read as text")
         else:
             yield from _texts(part, size)
 
@@ -140,14 +142,15 @@ def _texts(part: Part, size: int) -> Iterator[str]:
     # Lines are counted for a fault: where the file can be read again, when there is one.
     again = part.path != STDIN and packing(part.path) is None and part.path.is_file()
     seen, offset = 0, part.start  # line ends and bytes that are through
+    fault: Exception | None = None
     rest, last = b"", b"\n"
     with opened(part.path) as file:
         if part.start:
             file.seek(part.start)
         while True:
-            try:
-                chunk = file.read(min(max(size, 4), left))
-            except broken as error:
+            chunk, error = (b"", fault) if fault else _read(file, min(max(size, 4), left), broken)
+            fault = error  # what came before it is read first
+            if error is not None and not chunk:
                 reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", 0) or error
                 where = _where(Part(part.path, offset) if again else part, seen + rest.count(b"\n"))
                 raise DataError(f"{where}: cannot be read on ({reason}); is the file whole?") from None
@@ -171,6 +174,21 @@ def _texts(part: Part, size: int) -> Iterator[str]:
                 yield text.replace("\r\n", "\n") if b"\r" in piece else text
             if not chunk:
                 return
+
+
+def _read(file: BinaryIO, size: int, broken: tuple[type[Exception], ...]) -> tuple[bytes, Exception | None]:
+    """So many bytes; or those before a fault, and the fault."""
+    chunks: list[bytes] = []
+    while size:
+        try:
+            chunk = file.read1(size)  # type: ignore[attr-defined]
+        except broken as error:
+            return b"".join(chunks), error
+        if not chunk:
+            break
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks), None
 
 
 def _character_start(piece: bytes) -> int:

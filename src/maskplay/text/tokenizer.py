@@ -218,8 +218,8 @@ class Tokenizer:
         tokenizer.model.
         """
         folder = Path(folder)
-        self._kind.write(folder)
         settings = json.dumps(self._kind.settings(), indent=2, ensure_ascii=False)
+        self._kind.write(folder)
         write_atomically(folder / "tokenizer_config.json", settings + "\n")
 
     # Encoding

@@ -149,7 +149,8 @@ class Words(WordPiece):
         return sorted({*super().simplified(), *words})
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"tokenizer_class": CLASS, "segmenter": self.segmenter.__name__}
+        name = getattr(self.segmenter, "__name__", type(self.segmenter).__name__)
+        return super().settings() | {"tokenizer_class": CLASS, "segmenter": name}
 
     @classmethod
     def over(cls, plain: WordPiece, segmenter: Segmenter) -> Self:

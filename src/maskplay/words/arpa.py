@@ -23,7 +23,9 @@ ORDERS = 64  # at most
 NGRAMS = 2**28  # of an order, at most
 MOST = 1000.0  # size of a logarithm
 LINE = 1000  # characters, at most
+COMMENTS = 100  # lines before the first, at most
 ROWS = 2**16  # lines written at a time
+GAP = re.compile("[ \t]+")
 COUNT = re.compile(r"ngram\s+(\d{1,2})\s*=\s*(\d{1,10})\s*")
 
 
@@ -111,8 +113,11 @@ class _Reading:
         return next((line for line in self._lines if line.strip()), "").strip()
 
     def model(self) -> NgramModel:
-        if (line := self._filled()) != "\\data\\":
-            raise self._fault("the line \\data\\ of an ARPA file", line)
+        line = self._filled()
+        while line != "\\data\\":  # some write a comment before it
+            if not line or line.startswith("\\") or self.number > COMMENTS:
+                raise self._fault("the line \\data\\ of an ARPA file", line)
+            line = self._filled()
         counts: list[int] = []
         while found := COUNT.fullmatch(line := self._filled()):
             counts.append(int(found[2]))
@@ -136,15 +141,11 @@ class _Reading:
         texts: list[str] = []
         ids, logs = array("i"), array("d")
         for line in islice(self._lines, count):
-            fields = line.split("\t") if "\t" in line else line.split(" ", 1)
+            log, *tokens = GAP.split(line.strip(" \t"))
+            tokens, rest = tokens[:n], tokens[n:]
             try:
-                log, words, *rest = fields
-                tokens = words.split(" ")
-                if "\t" not in line and len(tokens) > n:
-                    *tokens, last = tokens
-                    rest = [last]
-                logs.append(float(log))
-                logs.append(float(rest[0]) if rest else 0.0)
+                logs.append(max(float(log), NOWHERE))
+                logs.append(max(float(rest[0]), NOWHERE) if rest else 0.0)
                 if n == 1:
                     texts += tokens
                 else:

@@ -7,6 +7,9 @@ from maskplay.errors import UserError
 
 LEAST = 96 * 2**20  # bytes beyond what Python and its modules hold: blocks, tables and the result need them
 GRAM_BYTES = 48  # of each distinct n-gram that is frequent enough: its key and count, what is computed from them
+MEMBER_BYTES = 250  # of each that is cohesive, in a trie
+WINDOW_BYTES = 400  # of each window of faithful mode, of whose beginnings Python holds a table
+RUN_BYTES = 250  # of each different run of letters and digits, where they are kept whole
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -33,12 +36,13 @@ class Budget:
             )
         self.left = limit - held
 
-    def check(self, grams: int, least: int) -> None:
-        """Raise `UserError` where so many n-grams, which are all in memory together, take more than there is."""
-        if self.left is not None and (needed := grams * GRAM_BYTES) > self.left:
+    def check(self, count: int, size: int, what: str) -> None:
+        """Raise `UserError` where so many things of a size, which are all in memory together, take more than there
+        is."""
+        if self.left is not None and (needed := count * size) > self.left:
             raise UserError(
-                f"memory: {grams:,} n-grams occur {least} times or more, which takes {needed // 2**20}M beside what is "
-                f"held already, found {self.left // 2**20}M; expected more memory or a greater min_count"
+                f"memory: {count:,} {what}, which takes {needed // 2**20}M beside what is held already, found "
+                f"{self.left // 2**20}M; expected more memory or a greater min_count"
             )
 
     def part(self, share: int) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from maskplay.errors import UserError
 from maskplay.storage import new_file
-from maskplay.words.found import checked_ending
+from maskplay.words.found import Found, checked_ending
 
 
 class Contrast(NamedTuple):
@@ -39,11 +39,13 @@ class Contrast(NamedTuple):
     z: float
 
 
-def contrast(field: Mapping[str, float], general: Mapping[str, float], *, prior: float = 1000.0) -> list[Contrast]:
+def contrast(
+    field: Mapping[str, float] | Found, general: Mapping[str, float] | Found, *, prior: float = 1000.0
+) -> list[Contrast]:
     """Compare the words of a field with those of texts in general.
 
     Args:
-        field: how often each word occurs in the field's texts.
+        field: how often each word occurs in the field's texts, or what `discover` found in them.
         general: the same in others.
         prior: how many words the prior weighs, shared out as the words of both are; more of them draw rare words
             nearer to no difference.
@@ -61,6 +63,10 @@ def contrast(field: Mapping[str, float], general: Mapping[str, float], *, prior:
         天气 -0.7
         的 -6.9
     """
+    field, general = (
+        dict(zip(side.word.tolist(), side.frequency.tolist())) if isinstance(side, Found) else side
+        for side in (field, general)
+    )
     words = sorted(word for word in {*field, *general} if field.get(word) or general.get(word))
     counts = np.array([[side.get(word, 0) for word in words] for side in (field, general)], np.float64)
     sound = ((counts >= 0) & (counts < np.inf)).all() and (counts.sum(axis=1) > 0).all()

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from maskplay.words.symbols import MOST, Alphabet, Kept
 
 EVERYTHING = [(0, ord("\n") - 1), (ord("\n") + 1, 0x10FFFF)]  # characters; a line end ends a run
 BATCH = 2**20  # characters of lines that are sent to a worker where it cannot read them itself
+LARGE_BATCH = 2**23  # the same where most words are new: to merge a dictionary costs as much as to count what is in it
+SAMPLE, MOSTLY_NEW = 2**16, 0.4  # characters that are looked at, and the share of different words from which it is so
 FORMATS = (".tsv", ".parquet")
 ROWS = 2**16  # turned into text at a time
 
@@ -83,8 +86,8 @@ class Counts:
         """Write a file, whole or not at all.
 
         Args:
-            path: ends in `.tsv` (a header, then text and count; a tab, return or backslash in a text is written as
-                \\\\t, \\\\r, \\\\\\\\) or `.parquet` (needs pyarrow).
+            path: ends in `.tsv` (a header, then text and count; a tab, return, line feed or backslash in a text is
+                written as \\t, \\r, \\n, \\\\) or `.parquet` (needs pyarrow).
 
         Raises:
             UserError: another ending.
@@ -92,7 +95,7 @@ class Counts:
         """
         if checked_ending(path, FORMATS) == ".parquet":
             rows = list(self)
-            parquet_file(path, {"text": [row.text for row in rows], "count": [row.count for row in rows]})
+            parquet_file(path, {"text": [row.text for row in rows], "count": [row.count for row in rows]}, (str, int))
             return
         with new_file(path) as file:
             file.write(b"text\tcount\n")
@@ -103,7 +106,7 @@ class Counts:
                 file.write(lines.encode("utf-8", "replace"))
 
 
-ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\r": r"\r"})
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\r": r"\r", "\n": r"\n"})
 
 
 def count(
@@ -213,7 +216,7 @@ def _count_words(
     work: Callable = partial(_words_of_files, tokenizer, field)
     items: Iterable = groups
     if len(groups) < min(2, workers):  # one packed file, or texts from Python: read here, sent in batches
-        work, items = partial(_words_of_lines, tokenizer), _batches(corpus.lines(sources, field))
+        work, items = partial(_words_of_lines, tokenizer), _batches(corpus.lines(sources, field), tokenizer)
     if workers == 1 and not groups:
         work, items = partial(_words_of_lines, tokenizer), [corpus.lines(sources, field)]
     found: Counter[str] = Counter()
@@ -236,13 +239,29 @@ def _words_of_lines(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
     return found
 
 
-def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
-    batch, length = [], 0
+def _batches(lines: Iterator[str], tokenizer: Tokenizer) -> Iterator[list[str]]:
+    first, seen = [], 0
     for line in lines:
+        first.append(line)
+        seen += len(line)
+        if seen > SAMPLE:
+            break
+    size = BATCH if _share_of_new(tokenizer, first) < MOSTLY_NEW else LARGE_BATCH
+    batch, length = [], 0
+    for line in chain(first, lines):
         batch.append(line)
         length += len(line)
-        if length > BATCH:
+        if length > size:
             yield batch
             batch, length = [], 0
     if batch:
         yield batch
+
+
+def _share_of_new(tokenizer: Tokenizer, lines: list[str]) -> float:
+    """Different words by all words of some lines."""
+    try:
+        found = _words_of_lines(tokenizer, lines)
+    except Exception:  # a worker will meet it, and say where
+        return 0.0
+    return len(found) / max(1, found.total())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from maskplay import corpus
 from maskplay.errors import MissingExtra, UserError
 from maskplay.words import original
-from maskplay.words.budget import Budget
+from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, Budget
 from maskplay.words.candidates import Candidates
 from maskplay.words.cutting import HAN
 from maskplay.words.engine import engine
@@ -44,7 +44,7 @@ def discover(
     min_alone: float = 0.0,
     min_length: int = 1,
     max_length: int | None = None,
-    known: str | os.PathLike[str] | Iterable[str] = (),
+    known: str | os.PathLike[str] | Iterable[str] | Found = (),
     not_first: str = "",
     not_last: str = "",
     runs: bool = False,
@@ -74,8 +74,8 @@ def discover(
         min_alone: least share of a word's occurrences outside longer words; 0.1 removes most nested pieces.
         min_length, max_length: characters of a word. (Single characters are found too, with nan for what only longer
             ones have.)
-        known: words to leave out: an iterable, a file with one a line (what follows a space or tab is ignored), or
-            "jieba" for its dictionary.
+        known: words to leave out: an iterable, what `discover` found elsewhere, a file with one a line (what follows a
+            space or tab is ignored), or "jieba" for its dictionary.
         not_first, not_last: characters with which no word may begin or end, "的了" for instance.
         runs: keep each run of ASCII letters and digits whole, as one symbol ("iPhone15"); exact mode only.
         field: of JSON lines.
@@ -118,15 +118,19 @@ def discover(
         least = min_count or (32 if faithful else default_min_count(alphabet.total))
         order = len(least_cohesion) + 1
         bits = max(1, len(alphabet).bit_length())
+        if order * bits > 64 and not faithful:  # the frequent ones, of which all that is kept is made, come first
+            bits = max(1, int(np.count_nonzero(alphabet.counts >= least)).bit_length())
         if order * bits > 64:
+            often = np.count_nonzero(alphabet.counts >= least)
             raise UserError(
-                f"cohesion: n-grams of {order} out of {len(alphabet)} different symbols do not fit 64 bits; "
-                f"expected at most {64 // bits - 1} thresholds"
+                f"cohesion: n-grams of {order} out of {often} different symbols that occur {least} times or more do "
+                f"not fit 64 bits; expected at most {64 // bits - 1} thresholds, or a greater min_count"
             )
         if faithful:
             marks = (original.START, original.END)  # of which a corpus without text has none
             start, end = (alphabet.symbols.index(mark) if mark in alphabet.symbols else 0 for mark in marks)
             windows = counter.grams(Rule(bits, order, least, lower=False, unwanted=start))[order]
+            budget.check(len(windows.keys), WINDOW_BYTES, f"windows occur {least} times or more")
             total, grams = original.gram_counts(windows, start, end)
             characters = alphabet.total - int(alphabet.counts[[start, end]].sum())
             single = np.zeros(len(alphabet) + 1, np.int64)
@@ -135,9 +139,9 @@ def discover(
             grams = counter.grams(Rule(bits, order, least, lower=True))
             total = characters = alphabet.total
             single = np.where(alphabet.counts >= least, alphabet.counts, 0)
-        budget.check(sum(len(some.keys) for some in grams.values()), least)
         members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
         del grams
+        budget.check(sum(len(keys) for keys, _ in members.values()), MEMBER_BYTES, "n-grams hold together")
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
         tokens = counter.tokens(trie, order)
         words = Candidates(alphabet, members, tokens, bits, order, least)
@@ -151,7 +155,7 @@ def _reader(
 ) -> OriginalReader | Reader:
     if faithful:
         return OriginalReader(sources, field, folder, budget)
-    return Reader(sources, Kept([*ALPHANUMERIC, *HAN], runs), field, folder, budget)
+    return Reader(sources, Kept([*ALPHANUMERIC, *HAN], runs), field, folder, budget, frequent_first=True)
 
 
 def default_min_count(characters: int) -> int:
@@ -196,13 +200,18 @@ def _checked_cohesion(cohesion: Iterable[float], faithful: bool) -> list[float]:
     return values
 
 
-def _checked_known(known: str | os.PathLike[str] | Iterable[str]) -> set[str]:
+def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set[str]:
     if isinstance(known, str) and known == "jieba":
         try:
             import jieba
         except ImportError:
             raise MissingExtra("leaving out jieba's words", "words") from None
         known = Path(jieba.__file__).with_name("dict.txt")
+    if isinstance(known, Found):
+        return {*known.word.tolist()}
     if isinstance(known, (str, os.PathLike)):
         return {line.split()[0] for line in corpus.lines(known) if line.strip()}
-    return set(known)
+    words = set(known)
+    if others := [word for word in words if not isinstance(word, str)]:
+        raise UserError(f"known: expected words, found {others[0]!r:.60}")
+    return words

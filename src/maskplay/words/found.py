@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,7 +90,8 @@ class Found:
         """
         ending = checked_ending(path, FORMATS)
         if ending == ".parquet":
-            parquet_file(path, {name: getattr(self, name).tolist() for name in Word._fields})
+            columns = {name: getattr(self, name).tolist() for name in Word._fields}
+            parquet_file(path, columns, Word.__annotations__.values())
             return
         with new_file(path) as file:
             if ending == ".tsv":
@@ -131,8 +132,10 @@ def _pyarrow() -> Any:
         raise MissingExtra("writing Parquet", "parquet") from None
 
 
-def parquet_file(path: str | os.PathLike[str], columns: dict[str, list]) -> None:
-    """Write columns as a Parquet file, whole or not at all."""
+def parquet_file(path: str | os.PathLike[str], columns: dict[str, list], kinds: Iterable[type]) -> None:
+    """Write columns as a Parquet file, whole or not at all; each of its kind: str, int, float."""
     arrow = _pyarrow()
+    types = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
+    schema = arrow.schema([(name, types[kind]) for name, kind in zip(columns, kinds)])
     with new_file(path) as file:
-        arrow.parquet.write_table(arrow.table(columns), file)
+        arrow.parquet.write_table(arrow.table(columns, schema), file)

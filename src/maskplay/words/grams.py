@@ -35,7 +35,7 @@ class Rule:
     """Which n-grams are kept: those inside a run.
 
     Attributes:
-        bits: of an id; `order` times as many must fit 64.
+        bits: of an id; `order` times as many must fit 64. Greater ids end a run.
         order: n of the longest.
         least: how often they occur.
         lower: keep those of 2 … `order` - 1 as well; otherwise only whole ones of `order`.
@@ -90,6 +90,7 @@ def count_grams(
     memory: int | None = None,
     folder: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
+    held: Callable[[int], object] | None = None,
 ) -> dict[int, Grams]:
     """The n-grams of a corpus.
 
@@ -101,6 +102,7 @@ def count_grams(
         memory: bytes for all that is counted at once.
         folder: where runs may be put when `ids` lie on disk.
         progress: is told how much of how much is done.
+        held: is told how many n-grams are held, which it may find too many.
 
     Returns:
         The n-grams by their n.
@@ -125,6 +127,8 @@ def count_grams(
     parts = []
     for step, found in enumerate(results):
         parts.append(found)
+        if held is not None:
+            held(sum(len(keys) for part in parts for keys, _ in part))
         if progress is not None:
             progress(step + 1, steps)
     return joined(parts, rule)
@@ -194,7 +198,7 @@ def _bucket(ids: Ids, low: int, high: int, size: int, bits: int, order: int) -> 
     """All n-grams whose first id lies in (low, high], sorted; behind the end of a run they hold zeros."""
     keys, filled = np.empty(size, np.uint32 if order * bits <= 32 else np.uint64), 0  # half the bytes, half the time
     for start in range(0, ids.length, CHUNK):
-        piece = ids.read(start, min(start + CHUNK, ids.length) + order - 1)
+        piece = _fitting(ids.read(start, min(start + CHUNK, ids.length) + order - 1), bits)
         first = piece[: len(piece) - order + 1]
         # Unsigned numbers wrap: one comparison for both ends.
         at = np.flatnonzero(np.subtract(first, np.uint16(low + 1)) < np.uint16(high - low))
@@ -205,9 +209,14 @@ def _bucket(ids: Ids, low: int, high: int, size: int, bits: int, order: int) -> 
     return keys
 
 
+def _fitting(piece: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
+    """Ids, where those that do not fit end a run: of symbols too rare for any n-gram that is kept."""
+    return np.where(piece >> bits, np.uint16(0), piece) if bits < 16 and piece.max(initial=0) >> bits else piece
+
+
 def packed(ids: Ids, start: int, stop: int, bits: int, order: int) -> Keys:
     """The n-grams that begin from `start` to `stop`, as they stand."""
-    piece = ids.read(start, stop + order - 1)
+    piece = _fitting(ids.read(start, stop + order - 1), bits)
     at = np.flatnonzero(piece[: stop - start])
     keys = np.empty(len(at), np.uint64)
     _pack(piece, at, bits, order, keys)

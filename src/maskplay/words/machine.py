@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.words import freedom
-from maskplay.words.budget import Budget
+from maskplay.words.budget import GRAM_BYTES, Budget
 from maskplay.words.grams import Grams, Rule, count_grams
 from maskplay.words.reader import Progress, Reader, numbered
 from maskplay.words.symbols import Alphabet
@@ -47,6 +47,7 @@ class Machine:
             memory=self.budget.part(2),
             folder=self.folder,
             progress=partial(self.tell, "counting"),
+            held=lambda count: self.budget.check(count, GRAM_BYTES, f"n-grams occur {rule.least} times or more"),
         )
 
     def tokens(self, trie: Trie, order: int) -> Tokens:

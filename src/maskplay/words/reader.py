@@ -8,7 +8,7 @@ import numpy as np
 
 from maskplay import corpus
 from maskplay.words import original
-from maskplay.words.budget import Budget
+from maskplay.words.budget import RUN_BYTES, Budget
 from maskplay.words.parallel import thread_map
 from maskplay.words.symbols import Alphabet, Ids, Kept, Spool, Tally
 
@@ -26,10 +26,20 @@ class Reader:
         kept: which characters are counted.
         folder: for what does not fit in memory.
         budget: how much that is.
+        frequent_first: symbols get their ids by falling frequency; default in the order of their text.
     """
 
-    def __init__(self, sources: corpus.Sources, kept: Kept, field: str, folder: Path, budget: Budget) -> None:
+    def __init__(
+        self,
+        sources: corpus.Sources,
+        kept: Kept,
+        field: str,
+        folder: Path,
+        budget: Budget,
+        frequent_first: bool = False,
+    ) -> None:
         self.sources, self.kept, self.field = sources, kept, field
+        self.budget, self.frequent_first = budget, frequent_first
         self.spool = Spool(folder / "codes", budget.part(4))
         self.alone = True  # no other thread puts anything down
         self.leaving = threading.Event()  # nobody wants to know the rest: of another part something is wrong, or Ctrl-C
@@ -52,7 +62,7 @@ class Reader:
         for step, found in enumerate(thread_map(self.encode, parts, workers, self.leaving)):
             tally += found
             tell("reading", step + 1, len(parts))
-        alphabet = Alphabet(self.kept, tally)
+        alphabet = Alphabet(self.kept, tally, self.frequent_first)
         return alphabet, numbered(self.spool, alphabet)
 
     def first(self) -> Tally:
@@ -66,6 +76,7 @@ class Reader:
             if self.leaving.is_set():
                 break
             codes, found = self.kept.encode(text)
+            self.budget.check(len(self.kept.runs or ()), RUN_BYTES, "different runs of letters and digits")
             tally += found
             held.append(codes)
             if self.alone or text.endswith("\n"):  # else a line goes on, and no other's may come between

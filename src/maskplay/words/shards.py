@@ -174,7 +174,7 @@ class Shards:
             tally += found
             self.tell("reading", done + 1, len(self.parts))
         self.shards = [shards[place] for place in sorted(shards)]
-        self.alphabet = Alphabet(reader.kept, tally)
+        self.alphabet = Alphabet(reader.kept, tally, reader.frequent_first)
         return self.alphabet
 
     def grams(self, rule: Rule) -> dict[int, Grams]:
@@ -257,6 +257,7 @@ def _gram_edges(counts: NDArray[np.int64], rule: Rule, count: int) -> NDArray[np
         return np.zeros(0, np.uint64)
     wanted = sums[-1] * np.arange(1, count) / count
     first = np.searchsorted(sums, wanted)
+    first = np.minimum(first, (1 << rule.bits) - 1)  # greater ids are in no n-gram
     second = np.searchsorted(sums, (wanted - sums[first - 1]) / counts[first] * sums[-1])
-    pairs = np.unique(first << rule.bits | np.minimum(second, len(counts) - 1)).astype(np.uint64)
+    pairs = np.unique(first << rule.bits | np.minimum(second, min(len(counts), 1 << rule.bits) - 1)).astype(np.uint64)
     return pairs << np.uint64(rule.bits * (rule.order - 2))

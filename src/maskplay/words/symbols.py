@@ -125,7 +125,7 @@ class Tally:
 
 
 class Alphabet:
-    """The symbols of a corpus in the order of their text; the id of the first is 1.
+    """The symbols of a corpus in the order of their text, or the most frequent first; the id of the first is 1.
 
     Above `MOST` symbols the rarest have no id: they end a run.
 
@@ -135,14 +135,16 @@ class Alphabet:
         total: how many symbols were counted in all.
     """
 
-    def __init__(self, kept: Kept, tally: Tally) -> None:
+    def __init__(self, kept: Kept, tally: Tally, frequent_first: bool = False) -> None:
         present = np.flatnonzero(tally.low)
         found = [*zip(present.tolist(), tally.low[present].tolist()), *tally.high.items()]
         named = [(kept.text(code), code, count) for code, count in found]
         self.total = sum(count for _, _, count in named)
-        if len(named) > MOST:
-            named = sorted(named, key=lambda item: (-item[2], item[0]))[:MOST]
-        named.sort()
+        if frequent_first or len(named) > MOST:
+            named.sort(key=lambda item: (-item[2], item[0]))
+        named = named[:MOST]
+        if not frequent_first:
+            named.sort()
         self.symbols = ["", *(text for text, _, _ in named)]
         self.counts = np.array([0, *(count for _, _, count in named)], np.int64)
         self._table = np.zeros(max([65535, *(code for code, _ in found)]) + 1, np.uint16)

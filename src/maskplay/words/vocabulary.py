@@ -142,7 +142,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
 
     Args:
         path: fields are divided by tabs or blanks, what follows the second is passed over; the first line may be a
-            header. Packed files are understood.
+            header. Packed files are understood. Words of more than 100 characters are passed over.
 
     Raises:
         DataError: a line is not a word and its count, or a word comes twice; it is named.
@@ -169,8 +169,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
         if not 0 < count < MOST_COUNTED:
             raise DataError(f"{path}, line {number}: expected a word and its count, found {line!r:.60}")
         if len(fields[0]) > LONGEST:
-            found = f"expected words of at most {LONGEST} characters, found {line!r:.60}"
-            raise DataError(f"{path}, line {number}: {found}")
+            continue
         if fields[0] in counts:
             raise DataError(f"{path}, line {number}: the word {fields[0]!r:.40} was there before")
         if len(counts) == MOST_WORDS:
