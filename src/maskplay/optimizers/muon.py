@@ -21,8 +21,8 @@ class Muon(keras.optimizers.Muon):
         >>> optimizer = Muon(0.1)
         >>> optimizer.build([kernel])
         >>> optimizer.apply([ops.array([[1.0, 0.0], [0.0, 2.0]])])
-        >>> [[round(float(x), 1) for x in row] for row in kernel.numpy()]
-        [[3.0, 0.0], [0.0, 4.0]]
+        >>> [[round(float(x), 2) for x in row] for row in kernel.numpy()]
+        [[2.97, 0.0], [0.0, 3.98]]
     """
 
     def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:

@@ -41,7 +41,7 @@ class PiecewiseLinear(Modified):
         knots: steps and what the base is multiplied by there. Without a knot at 0 the multiplier starts at 0.
 
     Raises:
-        UserError: no knots, or a step below 0.
+        UserError: no knots, or a step below 0; a base that is neither a rate nor a schedule.
 
     Example:
         >>> schedule = PiecewiseLinear(1e-3, {1000: 1, 2000: 0.1})
@@ -77,7 +77,7 @@ class MicroStepSchedule(Modified):
         steps: `gradient_accumulation_steps` of the optimizer.
 
     Raises:
-        UserError: `steps` is below 1.
+        UserError: `steps` is below 1; a base that is neither a rate nor a schedule.
 
     Example:
         >>> schedule = MicroStepSchedule(PiecewiseLinear(1.0, {2: 1}), steps=4)
@@ -110,6 +110,9 @@ class WithoutBiasCorrection(Modified):
         base: a rate or a schedule.
         beta_1: the optimizer's.
         beta_2: the optimizer's.
+
+    Raises:
+        UserError: a base that is neither a rate nor a schedule.
 
     Example:
         >>> weight = keras.Variable([0.0])

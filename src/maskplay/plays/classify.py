@@ -46,7 +46,8 @@ class Classify(keras.Model):
     float32 unless the dtype policy says otherwise. `fit` and `evaluate` also take examples, `predict` also texts.
 
     Raises:
-        UserError: fewer than two labels, or a label twice.
+        UserError: fewer than two labels, or a label twice; an encoder without a padding token, a vocabulary larger than
+            its, or a `max_length` that does not fit.
 
     Example:
         >>> from maskplay.pretrained import Pretrained
@@ -232,7 +233,11 @@ class Classify(keras.Model):
         return super().predict(x, batch_size, *args, **kwargs)
 
     def probabilities(self, texts: Sequence[Any], batch_size: int = 32) -> np.ndarray:
-        """The probability of each label, `(texts, labels)` float32, for texts as `predict` takes them."""
+        """The probability of each label, `(texts, labels)` float32, for texts as `predict` takes them.
+
+        Raises:
+            UserError: there is no tokenizer, or `texts` is one text.
+        """
         if isinstance(texts, str):
             raise UserError(f"expected a list of texts, found one: write [{texts[:40]!r}]")
         if not len(texts):
@@ -257,6 +262,10 @@ class Classify(keras.Model):
             batch_size: examples in a batch.
             labelled: whether labels are wanted.
             **kwargs: everything else of `maskplay.batches.Batches`: shuffle, seed, buckets, shard, …
+
+        Raises:
+            UserError: there is no tokenizer, or numbers that do not fit together.
+            DataError: an example has no text, or a label that is not among `labels`.
         """
         if self.tokenizer is None:
             raise UserError("this play has no tokenizer: it takes token ids, not texts")

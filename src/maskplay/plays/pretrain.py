@@ -95,7 +95,8 @@ class _Hits(TokenAccuracy):
 
 
 def similarities(vectors: Any) -> Any:
-    """How alike each text of a batch is to each other: `(batch, hidden)` to `(batch, batch)`, 30 times the cosine."""
+    """How alike each text of a batch is to each other: `(batch, hidden)` to `(batch, batch)`, 30 times the cosine, and
+    -1e9 for each and itself."""
     vectors = ops.cast(vectors, "float32")
     # A square of 1e-12 more: a vector of zeros, too, has a gradient.
     vectors = vectors * ops.rsqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-12)
@@ -264,6 +265,9 @@ class Pretrain(keras.Model):
             steps: batches of the whole run.
             held_out: which share of the corpus.
             **kwargs: everything else of `Steps`: seed, every, shard.
+
+        Raises:
+            UserError: as `Steps` does, or nothing can be held out.
         """
         if any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
             held_out = max(held_out, batch_size / (len(corpus.documents) - 1))

@@ -16,7 +16,7 @@ import numpy as np
 
 from maskplay.pretext.packing import Packed
 
-__all__ = ["Framing", "Laid", "lay_out", "masked", "next_tokens", "permuted", "places_for", "split"]
+__all__ = ["Framing", "Laid", "Rows", "lay_out", "masked", "next_tokens", "permuted", "places_for", "split"]
 
 IGNORED = -100
 MASKED, KEPT = 0.8, 0.1  # of the chosen tokens; the rest become random ones (BERT)
@@ -78,6 +78,14 @@ class Laid:
 
 def lay_out(rows: Sequence[Sequence[Sequence[Part]]], length: int, framing: Framing) -> Laid:
     """Lay rows of pieces of parts side by side: `[CLS] part [SEP] part [SEP] [CLS] part [SEP] …`.
+
+    Args:
+        rows: for each row its pieces, for each piece its parts: token ids and which of them begin a word, `(tokens,)`.
+        length: tokens of a row; all that is given fits.
+        framing: the special tokens.
+
+    Returns:
+        The rows as int32 arrays `(rows, length)`.
 
     Example:
         >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))

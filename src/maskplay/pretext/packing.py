@@ -109,6 +109,9 @@ def pack(sizes: Any, room: int) -> np.ndarray:
     Returns:
         Row numbers, int64 `(pieces,)`, from 0 without a gap.
 
+    Raises:
+        UserError: a size below 1 or above `room`.
+
     Example:
         >>> pack([5, 3, 8, 2, 6], room=8).tolist()
         [2, 2, 0, 1, 1]

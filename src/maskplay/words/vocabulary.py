@@ -2,7 +2,7 @@
 
 A text is cut into the words of the greatest probability together. Expectation maximisation counts every word anew over
 all ways to cut a corpus, each as probable as the words now say: the corpus becomes more probable each time, and a word
-that lived on others' occurrences fades.
+that lived on others' occurrences fades. Source: Kudo 2018, arXiv:1804.10959, section 3.2, for its unigram model.
 """
 
 import math
