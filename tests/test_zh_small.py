@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 import maskplay as mp
 from laws.house import ROOT
+from maskplay.cli.recipe import settle
 
 SCRIPTS = ROOT / "examples" / "zh_small"
 
@@ -61,6 +62,12 @@ def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None
             place = whole.index(document, place) + len(document)
         # Also not with another first character, as the two sides of a pair have.
         assert not {line[-20:] for line in train} & {line[-20:] for line in held_out}
+
+
+def test_the_recipes_are_recipes() -> None:
+    recipes = [settle(path, {}) for path in sorted(SCRIPTS.glob("recipe*.toml"))]
+    assert [recipe["model"] for recipe in recipes] == ["", "zh-small", "zh-small-2"]
+    assert {recipe["length"] for recipe in recipes} == {128}
 
 
 def test_evaluation(script, capsys, tmp_path: Path) -> None:

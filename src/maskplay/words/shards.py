@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.words import freedom, grams, tokens
-from maskplay.words.budget import Budget
+from maskplay.words.budget import GRAM_BYTES, Budget
 from maskplay.words.grams import BYTES, MERGED_BYTES, Grams, Rule, joined
 from maskplay.words.machine import Reading
 from maskplay.words.partials import Partials
@@ -154,7 +154,7 @@ class Shards:
         tell: Progress,
     ) -> None:
         self.reading, self.run, self.workers, self.partials, self.tell = reading, run, workers, partials, tell
-        self.room = budget.left or ROOM
+        self.budget, self.room = budget, budget.left or ROOM
         share = SHARD if budget.left is None else max(LEAST, budget.left // (BYTES + 4))
         size = corpus.size(sources)
         count = max(-(-size // share), min(4 * workers, -(-size // LEAST)), 1)
@@ -185,6 +185,8 @@ class Shards:
         ranges = self._ranges(cuts, self.room // MERGED_BYTES)
         merging = partial(merge_grams, self.partials, rule)
         parts = self._all("counting", merging, ranges, 0.5, 0.5)
+        held = sum(len(keys) for part in parts for keys, _ in part)
+        self.budget.check(held, GRAM_BYTES, f"n-grams occur {rule.least} times or more")
         self.partials.remove(*(f"grams-{shard.number}" for shard in self.shards))
         return joined(parts, rule)
 
