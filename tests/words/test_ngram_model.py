@@ -185,7 +185,7 @@ def test_files_of_other_programs(tmp_path):
 @pytest.mark.parametrize(
     "old, new, told",
     [
-        ("\\data\\", "data", r"line 7: expected the line \data\ of an ARPA file, found '\\1-grams:'"),
+        ("\\data\\", "data", r"line 2: expected the line \data\ of an ARPA file, found 'data'"),
         ("ngram 2=3", "ngram 3=3", "line 4: expected the count of 2-grams"),
         ("ngram 2=3", "ngram 2=9999999999", "line 4: expected the count of 2-grams (up to 64-grams, 268,435,456 "),
         ("ngram 1=5\nngram 2=3\nngram 3=1", "", r"expected a line ngram 1=COUNT, found '\\1-grams:'"),

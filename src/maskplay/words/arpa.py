@@ -113,10 +113,11 @@ class _Reading:
         return next((line for line in self._lines if line.strip()), "").strip()
 
     def model(self) -> NgramModel:
-        line = self._filled()
+        first = line = self._filled()
+        number = self.number
         while line != "\\data\\":  # some write a comment before it
             if not line or line.startswith("\\") or self.number > COMMENTS:
-                raise self._fault("the line \\data\\ of an ARPA file", line)
+                raise self._fault("the line \\data\\ of an ARPA file", first, number)
             line = self._filled()
         counts: list[int] = []
         while found := COUNT.fullmatch(line := self._filled()):
