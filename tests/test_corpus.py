@@ -93,6 +93,7 @@ def test_standard_input(monkeypatch, tmp_path):
         assert not file.closed
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))  # as some programs give it
     assert list(corpus.lines("-")) == LINES
+    assert "field: 'body' is looked for in files .jsonl" in told(lambda: corpus.lines("-", field="body"))
     monkeypatch.setattr(sys, "stdin", None)
     assert told(lambda: corpus.lines("-")) == "standard input: cannot be read (it is closed)"
 

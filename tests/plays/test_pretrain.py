@@ -324,6 +324,12 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     for options, message in (({"length": 4}, "length: expected 8 to"), ({"mask_rate": 1}, "mask_rate: expected")):
         with pytest.raises(mp.UserError, match=message):
             mp.plays.Pretrain(model, **options)
+    for options, message in (
+        ({"batch_size": 1}, "mlm\\+nsp: expected batches of at least 2 rows"),
+        ({"batch_size": 4, "use_multiprocessing": True}, "use_multiprocessing: batches are drawn by threads"),
+    ):
+        with pytest.raises(mp.UserError, match=message):
+            Steps(play(model, "mlm+nsp"), corpus, **options)
     with pytest.raises(mp.UserError, match="needs the heads 'pooler' and 'nsp'"):
         play(bert(heads=["mlm"]), "mlm+sop")
     with pytest.raises(mp.UserError, match="unilm needs segments 0 and 1, this roformer has one"):

@@ -41,6 +41,7 @@ from maskplay.cli.recipe import (
     settle,
 )
 from maskplay.cli.tensorboard import EventFile
+from maskplay.corpus.places import stem
 from maskplay.errors import UserError
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
@@ -326,7 +327,7 @@ def two_fields(field: str) -> tuple[str, str]:
 def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
     """Blank lines and the ends of files end a document; every JSON line is one."""
     for path in files:
-        if path.name.lower().removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").endswith(".jsonl"):
+        if stem(path).endswith(".jsonl"):
             yield from (text.split("\n") for text in corpus.records([path], field))
             continue
         found: list[str] = []

@@ -64,7 +64,7 @@ def contrast(
         的 -6.9
     """
     field, general = (
-        dict(zip(side.word.tolist(), side.frequency.tolist())) if isinstance(side, Found) else side
+        side.counts() if isinstance(side, Found) else side
         for side in (field, general)
     )
     words = sorted(word for word in {*field, *general} if field.get(word) or general.get(word))

@@ -118,10 +118,10 @@ def discover(
         least = min_count or (32 if faithful else default_min_count(alphabet.total))
         order = len(least_cohesion) + 1
         bits = max(1, len(alphabet).bit_length())
+        often = int(np.count_nonzero(alphabet.counts >= least))
         if order * bits > 64 and not faithful:  # the frequent ones, of which all that is kept is made, come first
-            bits = max(1, int(np.count_nonzero(alphabet.counts >= least)).bit_length())
+            bits = max(1, often.bit_length())
         if order * bits > 64:
-            often = np.count_nonzero(alphabet.counts >= least)
             raise UserError(
                 f"cohesion: n-grams of {order} out of {often} different symbols that occur {least} times or more do "
                 f"not fit 64 bits; expected at most {64 // bits - 1} thresholds, or a greater min_count"

@@ -77,6 +77,10 @@ class Found:
     def __getitem__(self, place: int) -> Word:
         return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
 
+    def counts(self) -> dict[str, int]:
+        """Each word's frequency."""
+        return dict(zip(self.word.tolist(), self.frequency.tolist()))
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a file, whole or not at all; its ending decides the format.
 

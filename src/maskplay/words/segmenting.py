@@ -83,7 +83,7 @@ def segment(
         [['天地', '玄黄'], ['3', '天']]
     """
     if isinstance(by, Found):
-        by = dict(zip(by.word.tolist(), by.frequency.tolist()))
+        by = by.counts()
     if isinstance(by, NgramModel):
         by = NgramSegmenter(by)
     if not isinstance(by, Segmenter):
