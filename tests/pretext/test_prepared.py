@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskplay.errors import UserError
@@ -39,6 +39,17 @@ def test_a_sentence_ends_behind_its_quotes() -> None:
 
 def test_words_leave_out_nothing_but_spaces() -> None:
     assert default_words("用BERT_1 做 naïve 分类，한국") == [*"用 BERT_1 做 naïve 分 类 ， 한 국".split()]
+
+
+@given(st.text(max_size=40) | TEXT)
+@example("a_\u0301b中1\x1c2\U00020000x\U0001d400y\ud800")
+def test_where_words_begin(text: str) -> None:
+    found, at = np.zeros(len(text), bool), 0
+    for word in default_words(text):
+        at = text.index(word, at)
+        found[at] = True
+        at += len(word)
+    assert default_words.begins(text).tolist() == found.tolist()
 
 
 def test_tokens_sentences_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:

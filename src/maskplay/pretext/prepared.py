@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,14 +43,42 @@ def sentences(text: str) -> list[str]:
     return [part for part in END.split(text) if part]
 
 
-def default_words(text: str) -> list[str]:
+class DefaultWords:
     """Words as any vocabulary may see them: runs of letters and digits; every Chinese character alone.
 
     Example:
         >>> default_words("用 BERT-base 分类")
         ['用', 'BERT', '-', 'base', '分', '类']
+        >>> default_words.begins("用 BERT").tolist()
+        [True, False, True, False, False, False]
     """
-    return WORD.findall(text)
+
+    def __call__(self, text: str) -> list[str]:
+        return WORD.findall(text)
+
+    def begins(self, text: str) -> np.ndarray:
+        """Where words begin, bool `(characters,)`."""
+        kinds = _kinds()
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "uint32")
+        found = kinds[np.minimum(codes, len(kinds) - 1)]
+        for code in np.unique(codes[codes >= len(kinds)]).tolist():
+            found[codes == code] = _kind(chr(code))
+        follows = np.zeros(len(found), bool)
+        follows[1:] = (found[1:] == LETTER) & (found[:-1] == LETTER)
+        return (found != SPACE) & ~follows
+
+
+default_words = DefaultWords()
+SPACE, LETTER, SIGN = range(3)  # kinds of characters
+
+
+def _kind(character: str) -> int:
+    return SPACE if character.isspace() else LETTER if len(WORD.findall(f"{character}a")) == 1 else SIGN
+
+
+@cache
+def _kinds() -> np.ndarray:
+    return np.array([_kind(chr(code)) for code in range(2**16)], "int8")
 
 
 class Prepared:
@@ -247,27 +276,30 @@ def encode(block: Block, tokenizer: Any, words: Callable[[str], Sequence[str]]) 
     """Ids of all the block's sentences, one after the other, and which of them begin a word."""
     parts = [sentences(line) for line, _ in block]
     texts = list(itertools.chain.from_iterable(parts))
-    pieces = tokenizer.split(texts)
-    sizes = [len(piece.ids) for piece in pieces]
-    ids = np.fromiter(itertools.chain.from_iterable(piece.ids for piece in pieces), "uint32", sum(sizes))
+    ids, offsets, sizes = tokenizer.split(texts)
     # All texts as one: which word each token's first character lies in, and where that changes.
-    whole, at = "".join(texts), 0
-    begins = np.zeros(len(whole) + 1, "int32")
     ends = np.cumsum([0, *map(len, texts)])
-    begins[ends] = 1
+    begins = np.append(words.begins("".join(texts)) if isinstance(words, DefaultWords) else _begins(texts, words), True)
+    begins[ends] = True
+    word_of = np.cumsum(begins)[offsets[:, 0] + np.repeat(ends[:-1], sizes)]
+    each = iter(sizes.tolist())
+    lengths = [[size for size in itertools.islice(each, len(part)) if size] for part in parts]
+    return ids, np.diff(word_of, prepend=0) != 0, [*itertools.chain.from_iterable(lengths)], [*map(len, lengths)]
+
+
+def _begins(texts: list[str], words: Callable[[str], Sequence[str]]) -> np.ndarray:
+    """Where in all texts as one a word begins."""
+    whole, at = "".join(texts), 0
+    begins = np.zeros(len(whole), bool)
     many = getattr(words, "many", None)  # one call for all of them, where there is such a method
     for text, found in zip(texts, many(texts) if many else map(words, texts)):
         for word in found:
             at = whole.find(word, at)
             if at < 0:
                 raise UserError(f"words: expected the words of a text in their order, found {word!r} in {text[:60]!r}")
-            begins[at] = 1
+            begins[at : at + 1] = True
             at += len(word)
-    starts = np.fromiter((start for piece in pieces for start, _ in piece.offsets), "int64", len(ids))
-    word_of = np.cumsum(begins)[starts + np.repeat(ends[:-1], sizes)]
-    each = iter(sizes)
-    lengths = [[size for size in itertools.islice(each, len(part)) if size] for part in parts]
-    return ids, np.diff(word_of, prepend=0) != 0, [*itertools.chain.from_iterable(lengths)], [*map(len, lengths)]
+    return begins
 
 
 class _Growing:

@@ -8,8 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
 
 from maskplay.errors import UserError
 from maskplay.text.characters import SURROGATES
@@ -22,6 +25,20 @@ class Pieces(NamedTuple):
 
     ids: list[int]
     offsets: list[tuple[int, int]]
+
+
+class Flat(NamedTuple):
+    """Many texts, split: the tokens of all, one text behind another.
+
+    Attributes:
+        ids: int32 `(tokens,)`.
+        offsets: each token's `(start, end)` in its own text, int64 `(tokens, 2)`.
+        sizes: tokens of each text, int64 `(texts,)`.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,15 @@ class Kind(ABC):
 
         The texts hold no surrogates. Offsets rise, and no token begins or ends with a space unless it is nothing else.
         """
+
+    def split_flat(self, texts: Sequence[str]) -> Flat:
+        """The same without special tokens, as arrays."""
+        found = self.split(texts, False)
+        sizes = np.array([len(pieces.ids) for pieces in found], "int64")
+        total = int(sizes.sum())
+        ids = np.fromiter(chain.from_iterable(pieces.ids for pieces in found), "int32", total)
+        ends = chain.from_iterable(chain.from_iterable(pieces.offsets for pieces in found))
+        return Flat(ids, np.fromiter(ends, "int64", 2 * total).reshape(-1, 2), sizes)
 
     def cut(self, text: str, at: int) -> int:
         """A place at or after `at` where the text can be cut without changing the tokens before it."""

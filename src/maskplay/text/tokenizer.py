@@ -18,7 +18,7 @@ from maskplay.text.byte_bpe import ByteBPE, guessed, read_pair
 from maskplay.text.characters import without_surrogates
 from maskplay.text.encoding import Encoding, Frame
 from maskplay.text.forms import BERT, named
-from maskplay.text.kind import Kind, Pieces
+from maskplay.text.kind import Flat, Kind, Pieces
 from maskplay.text.llama2c import read_llama2c
 from maskplay.text.sentence_pieces import read_model
 from maskplay.text.vocabulary import in_order
@@ -260,14 +260,21 @@ class Tokenizer:
         assembled = (self._frame.around(pieces[i], partners.get(i), rooms[i]) for i in range(len(texts)))
         return [Encoding(ids, s, o, [self._kind.tokens[i] for i in ids], p) for ids, s, o, p in assembled]
 
-    def split(self, texts: Sequence[str]) -> list[Pieces]:
-        """Ids and offsets of whole texts, without special tokens around them: for corpora.
+    def split(self, texts: Sequence[str]) -> Flat:
+        """Whole texts without special tokens around them, as arrays: for corpora.
+
+        Returns:
+            The tokens of all texts, one text behind another: `ids`, int32 `(tokens,)`, and `offsets`, each token's
+            `(start, end)` in its own text, int64 `(tokens, 2)`; and `sizes`, how many each text has, int64 `(texts,)`.
 
         Example:
-            >>> Tokenizer.from_characters(["山高水长"], max_size=90).split(["山高"])
-            [Pieces(ids=[77, 80], offsets=[(0, 1), (1, 2)])]
+            >>> found = Tokenizer.from_characters(["山高水长"], max_size=90).split(["山高", "长"])
+            >>> found.ids.tolist(), found.offsets.tolist(), found.sizes.tolist()
+            ([77, 80, 79], [[0, 1], [1, 2], [0, 1]], [2, 1])
         """
-        return self._pieces(list(texts), [None] * len(texts), False)
+        for i, text in enumerate(texts):
+            _check(i, text)
+        return self._kind.split_flat([without_surrogates(text) for text in texts])
 
     def _room(self, max_length: int | None, pair: str | None) -> int | None:
         if max_length is None:
@@ -285,8 +292,7 @@ class Tokenizer:
         beginning only if that gave too few pieces.
         """
         for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
+            _check(i, text)
         found: dict[int, Pieces] = {}
         pending, reach = list(range(len(texts))), 2
         while pending:
@@ -434,3 +440,8 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._kind,)
+
+
+def _check(i: int, text: Any) -> None:
+    if not isinstance(text, str):
+        raise UserError(f"text {i}: expected a string, found {type(text).__name__}")

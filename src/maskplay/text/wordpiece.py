@@ -20,8 +20,9 @@ from maskplay.errors import UserError
 from maskplay.storage import write_atomically
 from maskplay.text.characters import is_asian, is_punctuation, spaced, without_surrogates
 from maskplay.text.forms import BERT
-from maskplay.text.kind import Pieces, kept
+from maskplay.text.kind import Flat, Pieces, kept
 from maskplay.text.rust import RustKind
+from maskplay.text.table import Table
 from maskplay.text.vocabulary import Added, RustFile, read_lines, read_settings
 
 PIECE = "##"  # marks a piece that continues a word
@@ -47,6 +48,14 @@ class WordPiece(RustKind):
     def split(self, texts: Sequence[str], specials: bool) -> list[Pieces]:
         rust = self._cloze if specials else self._plain
         return [Pieces(e.ids, e.offsets) for e in rust.encode_batch(list(texts), add_special_tokens=False)]
+
+    def split_flat(self, texts: Sequence[str]) -> Flat:
+        # An added token may be of several characters.
+        return super().split_flat(texts) if self.added else self._table.split(texts)
+
+    @cached_property
+    def _table(self) -> Table:
+        return Table(self._plain)
 
     def cut(self, text: str, at: int) -> int:
         separator = self._separator.search(text, at)

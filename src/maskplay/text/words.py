@@ -15,7 +15,7 @@ from typing import Any, Self
 from tokenizers import normalizers
 
 from maskplay.errors import MissingExtra, UserError
-from maskplay.text.kind import Pieces
+from maskplay.text.kind import Flat, Kind, Pieces
 from maskplay.text.vocabulary import RustFile
 from maskplay.text.wordpiece import PIECE, WordPiece, from_rust
 
@@ -71,6 +71,9 @@ class Words(WordPiece):
                     offsets.append((origin[0][0], origin[-1][1]))
             results.append(Pieces(ids, offsets))
         return results
+
+    def split_flat(self, texts: Sequence[str]) -> Flat:
+        return Kind.split_flat(self, texts)  # from `split`, not from the table
 
     def _words(self, text: str, specials: bool) -> Iterator[tuple[str, list[tuple[int, int]], int | None]]:
         """The words of a text, where their characters come from, and their id if they are tokens."""
