@@ -250,3 +250,43 @@ def test_finished_runs_leave_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "running").iterdir()) == [BEST, STATE]
     resume.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_further_callbacks_see_one_training(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Told(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            told.append("begin")
+
+        def on_epoch_end(self, epoch, logs=None):
+            told.append(f"epoch {epoch}")
+
+        def on_train_end(self, logs=None):
+            told.append("end")
+
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    Resume(tmp_path / "running", {}).fit(model(), data(), EPOCHS, dev(), [Told(), log])
+    assert told == ["begin", "epoch 0", "epoch 1", "epoch 2", "end"]
+    assert [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().split()] == ["epoch", "0", "1", "2"]
+    trained = model()
+    trained.optimizer.learning_rate = 0.0
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=0)
+    resume = Resume(tmp_path / "stopped", {})
+    resume.fit(trained, data(), 9, dev(), [stop])
+    assert len(resume.history) == 2  # the second was no better
+
+
+def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    resume = Resume(tmp_path, {}, monitor="score", patience=2)
+    resume.history = [{"epoch": i, "score": score} for i, score in enumerate([float("nan"), 0.5, 0.9], 1)]
+    assert resume.best == {"epoch": 3, "score": 0.9} and not resume.finished_early
+    with pytest.raises(UserError, match="monitor: expected one of .*val_accuracy.*, found 'score'"):
+        Resume(tmp_path / "other", {}, monitor="score").fit(model(), data(), 1, dev())
+
+
+def test_averages_of_keras_own_are_refused(tmp_path: Path) -> None:
+    trained = model()
+    trained.compile(keras.optimizers.SGD(0.1, use_ema=True), keras.losses.SparseCategoricalCrossentropy())
+    with pytest.raises(UserError, match="use_ema: not to be resumed; mp.optimizers.Average"):
+        Resume(tmp_path, {}).fit(trained, data(), 1, dev())

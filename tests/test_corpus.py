@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskplay import corpus
+from maskplay.corpus import reading
 from maskplay.errors import DataError, MissingExtra, UserError
 
 TEXT = "一二三\r\n\n四 𠀀\n五\u2028六\x0c"
@@ -256,3 +257,19 @@ def test_memory_stays_bounded(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert total > 2**22 and peak < 4 * 2**20
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_json_line_without_end_is_not_held(tmp_path, monkeypatch, name: str) -> None:
+    monkeypatch.setattr(reading, "JSON_LINE", 2**20)
+    content = as_json(["一"]) + b'{"text": "' + b"a" * 2**26 + b'"}\n'
+    path = written(tmp_path, name, gzip.compress(content) if name.endswith("gz") else content)
+    del content
+    tracemalloc.start()
+    assert told(lambda: corpus.lines(path)) == f"{path}, line 2: expected at most 1,048,576 characters in a JSON line"
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+    whole = written(tmp_path, "b.jsonl", as_json(["b" * 2**19, "c"]))
+    assert [len(line) for line in corpus.lines(whole)] == [2**19, 1]
+    pairs = written(tmp_path, "c.tsv", "a\tb\n" + "a" * 2**21 + "\tb\n")
+    assert "line 2: expected two texts" in told(lambda: corpus.pairs(pairs))

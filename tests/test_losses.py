@@ -34,6 +34,14 @@ def test_equals_keras() -> None:
     assert float(TokenCrossEntropy()(LABELS, LOGITS)) == pytest.approx(float(stock), rel=1e-6)
 
 
+def test_what_does_not_count_may_be_infinite() -> None:
+    logits = np.array([[[-np.inf, 0.0, 1.0], [2.0, 0.0, -1.0]]], "float32")
+    labels = np.array([[-100, 1]])
+    assert float(TokenCrossEntropy()(labels, logits)) == pytest.approx(by_hand(labels, logits, labels != -100))
+    slope = gradient(lambda x: TokenCrossEntropy()(labels, x), logits)
+    assert np.isfinite(slope).all() and not slope[0, 0].any() and slope[0, 1].any()
+
+
 def test_gradient_equals_keras() -> None:
     stock_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     ours = gradient(lambda x: TokenCrossEntropy()(LABELS, x), LOGITS)

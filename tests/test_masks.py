@@ -360,6 +360,8 @@ def test_parse_evaluates_nothing_else(text: str, tmp_path: Any, monkeypatch: pyt
         ),
         (lambda: masks.window(-1), "at least 0, found -1"),
         (lambda: masks.window(None), "found None"),
+        (lambda: masks.parse("atrous(99999999999999999999)"), "atrous.*below 2147483648"),
+        (lambda: masks.window(2**31), "below 2147483648, found 2147483648"),
         (lambda: masks.atrous(0), "at least 1"),
         (lambda: masks.sparse(0), r"sparse\(k\)"),
         (lambda: masks.fixed(2, 3), "c <= l"),

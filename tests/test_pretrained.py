@@ -91,7 +91,7 @@ def test_a_decoder_goes_on_with_the_likeliest_tokens(tiny: mp.Pretrained) -> Non
 
 def test_an_encoder_with_a_decoder_answers(tiny: mp.Pretrained) -> None:
     t5 = speaker(tiny, "t5_pegasus", num_decoder_layers=1)
-    tokens, said = np.array([tiny.tokenizer.encode("科学技术").ids]), [0]
+    tokens, said = np.array([tiny.tokenizer.encode("科学技术").ids]), [tiny.tokenizer.cls_id]
     for _ in range(6):
         scores = t5.logits(tokens, decoder_tokens=np.array([said]))
         best = int(keras.ops.convert_to_numpy(scores)[0, -1].argmax())
@@ -99,6 +99,36 @@ def test_an_encoder_with_a_decoder_answers(tiny: mp.Pretrained) -> None:
             break
         said.append(best)
     assert t5.generate("科学技术", max_new=6) == tiny.tokenizer.decode(said[1:])
+
+
+def test_a_mask_of_another_spelling(tiny: mp.Pretrained) -> None:
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *CHARACTER.values(), "Ġa", "Ġb"]
+    merges = [("Ġ", "a"), ("Ġ", "b")]
+    roberta = mp.Tokenizer.from_merges({token: i for i, token in enumerate(tokens)}, merges, form="roberta")
+    config = tiny.config.but(vocab_size=len(tokens), position="learned_after_pad", pad_id=1)
+    b = mp.Pretrained(mp.LanguageModel(config), roberta, "roberta")
+    wanted = [i for i in (roberta.vocab["Ġa"], roberta.vocab["b"])]
+    b.network.mlm.bias.assign(np.where(np.isin(np.arange(len(tokens)), wanted), 99.0, 0.0))
+    for text in ("b [MASK] a[MASK].", "b <mask> a<mask>."):
+        found = b.fill(text, top=4)
+        assert sorted(candidate.text for candidate in found) == ["b a aa.", "b a ab.", "b b aa.", "b b ab."], text
+        assert {candidate.token for candidate in b.fill("b [MASK]", top=2)} == {"a", "b"}
+    with pytest.raises(mp.UserError, match="expected a text with .MASK. in it, found 'a mask'"):
+        b.fill("a mask")
+
+
+def test_vectors_of_what_reads_from_left_to_right(tiny: mp.Pretrained) -> None:
+    gpt = speaker(tiny, "gpt2")
+    whole, begun = gpt.encode(["科学技术", "科学"], pool="cls")
+    np.testing.assert_allclose(whole, begun, rtol=0, atol=1e-5)  # the first token sees itself alone
+    network = mp.LanguageModel(gpt.config.but(pad_id=None), heads=["lm"])
+    network.build()
+    network.set_weights(gpt.network.get_weights())
+    alike = mp.Pretrained(network, tiny.tokenizer, "gpt2")
+    np.testing.assert_allclose(alike.encode(["科学", "科"]), gpt.encode(["科学", "科"]), rtol=0, atol=1e-5)
+    conditioned = mp.Pretrained(mp.LanguageModel(tiny.config.but(condition_size=4)), tiny.tokenizer)
+    with pytest.raises(mp.UserError, match="encode: this network takes a condition"):
+        conditioned.encode("科学")
 
 
 def test_a_vocabulary_of_another_kind_is_refused(tiny: mp.Pretrained) -> None:

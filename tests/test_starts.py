@@ -45,7 +45,9 @@ def test_neighbours_are_counted_within_sentences(corpus, chunk: int, monkeypatch
     assert {(a, b): n for a, b, n in zip(first.tolist(), second.tolist(), count.tolist())} == pairs(corpus)
 
 
-def test_unigram(corpus) -> None:
+@pytest.mark.parametrize("chunk", [2**22, 100])
+def test_unigram(corpus, chunk: int, monkeypatch) -> None:
+    monkeypatch.setattr(starts, "CHUNK", chunk)
     made = network()
     starts.inform(made, corpus, ["unigram"])
     shares = np.exp(ops.convert_to_numpy(made.mlm.bias).astype("float64"))
@@ -113,6 +115,12 @@ def test_an_informed_start_is_ahead(tmp_path) -> None:
         found[names] = play.evaluate(dev, verbose=0)[0]
     plain, informed = found.values()
     assert informed < plain - 0.3
+
+
+def test_keys_that_heads_share_are_refused(corpus) -> None:
+    made = network(num_kv_heads=2)
+    with pytest.raises(mp.UserError, match="expected keys for every head, found num_kv_heads"):
+        starts.inform(made, corpus, ["positions"])
 
 
 def test_what_has_no_place_for_it_is_refused(corpus) -> None:

@@ -188,7 +188,7 @@ def test_a_label_that_cannot_be_printed_is_refused(write, label):
 
 
 def test_labels_that_can_be_printed_stay(write):
-    labels = ["très bien", "体育\u3000新闻", "👍🏽"]
+    labels = ["très bien", "体育\u3000新闻", "👍🏽", "👩\u200d🔬", "می\u200cخواهم", "Positif\u00a0!"]
     path = write("a.tsv", "text\tlabel\n" + "".join(f"一\t{label}\n" for label in labels))
     assert [example.label for example in read_examples(path, labelled=True)] == labels
 

@@ -82,15 +82,24 @@ def jax_for(what: str) -> Any:
 
 
 def known(x: Any) -> np.ndarray | None:
-    """The values of a tensor of ids, or None while it is traced; also under PyTorch, which checks ids itself."""
+    """The values of a tensor of ids, or None while it is traced; under PyTorch also on any device but the CPU."""
     import keras
 
     if keras.config.backend() == "torch":
-        return None
+        torch = import_module("torch")
+        if torch.compiler.is_compiling() or not isinstance(x, torch.Tensor) or x.device.type != "cpu":
+            return None
     try:
         return np.asarray(x)
     except Exception:  # each backend has errors of its own for a value that is not there yet
         return None
+
+
+def dense(gradient: Any) -> Any:
+    """A gradient as a tensor: TensorFlow gives those of an embedding as slices, the same row perhaps several times."""
+    if type(gradient).__name__ == "IndexedSlices":
+        return import_module("tensorflow").convert_to_tensor(gradient)
+    return gradient
 
 
 def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., Any]:

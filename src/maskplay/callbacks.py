@@ -6,6 +6,7 @@ ends with the same weights as one that was never interrupted.
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -92,7 +93,11 @@ class Resume(keras.callbacks.Callback):
     def best(self) -> dict[str, float] | None:
         if self.monitor is None:
             return self.history[-1] if self.history else None
-        return max(self.history, key=lambda figures: figures[str(self.monitor)], default=None)
+        return max(self.history, key=self._figure, default=None)
+
+    def _figure(self, figures: Mapping[str, float]) -> float:
+        value = figures[str(self.monitor)]
+        return -math.inf if math.isnan(value) else value
 
     @property
     def finished_early(self) -> bool:
@@ -116,8 +121,13 @@ class Resume(keras.callbacks.Callback):
             batches: a `maskplay.batches.Batches`, which can begin anywhere in an epoch; its seed also seeds each batch.
             epochs: of the whole run.
             validation_data: as for `keras.Model.fit`.
-            callbacks: further ones.
+            callbacks: further ones. They see one training, whose epochs count on; one that stops it ends it here, too.
+
+        Raises:
+            UserError: the optimizer has `use_ema`, whose average Keras would write into the weights after each epoch.
         """
+        _refuse_averages(model.optimizer)
+        further = [_Whole(callback) for callback in callbacks]
         self._batches = batches
         while self.epoch < epochs and not self.finished_early:
             # One call of fit per epoch: Keras counts an epoch's batches once, and the first one may be a part.
@@ -132,8 +142,12 @@ class Resume(keras.callbacks.Callback):
                 epochs=self.epoch + 1,
                 shuffle=False,
                 verbose=0,
-                callbacks=[self, *callbacks],
+                callbacks=[self, *further],
             )
+            if model.stop_training:
+                break
+        for callback in further:
+            callback.end()
         if self.history and self.monitor is not None:
             assign(model.weights, _opened(self.folder / BEST) or {}, "weight", self.folder / BEST)
         elif self._pending is not None:
@@ -176,7 +190,7 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor is not None and self.monitor not in figures:
-            raise ValueError(f"expected the figure {self.monitor!r} after an epoch, found {', '.join(figures)}")
+            raise UserError(f"monitor: expected one of {', '.join(figures)}, found {self.monitor!r}")
         self._check()
         self.history.append({"epoch": epoch + 1, **figures})
         if self.monitor is not None and self.best is self.history[-1] and self._writes:
@@ -254,6 +268,46 @@ class Resume(keras.callbacks.Callback):
                     f"{self.folder}: holds an unfinished run with {name} {_shown(then)}, now it is {_shown(now)}: "
                     f"repeat its settings to go on, or begin afresh ({AFRESH})"
                 )
+
+
+class _Whole(keras.callbacks.Callback):
+    """A callback that is told once that training begins and ends, where Keras trains an epoch at a time."""
+
+    def __init__(self, callback: keras.callbacks.Callback) -> None:
+        super().__init__()
+        self.callback, self.begun = callback, False
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        self.callback.set_params(params)
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.callback.set_model(model)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self.begun:
+            self.begun = True
+            self.callback.on_train_begin(logs)
+
+    def end(self) -> None:
+        if self.begun:
+            self.callback.on_train_end()
+
+
+def _passed_on(name: str) -> Any:
+    return lambda self, *given, **named: getattr(self.callback, name)(*given, **named)
+
+
+for _name in dir(keras.callbacks.Callback):
+    if _name.startswith("on_") and _name not in ("on_train_begin", "on_train_end"):
+        setattr(_Whole, _name, _passed_on(_name))
+
+
+def _refuse_averages(optimizer: Any) -> None:
+    while optimizer is not None:
+        if getattr(optimizer, "use_ema", False):
+            raise UserError("use_ema: not to be resumed; mp.optimizers.Average keeps an average that is")
+        optimizer = getattr(optimizer, "inner", None) or getattr(optimizer, "inner_optimizer", None)
 
 
 def numbered(variables: Sequence[Any], group: str) -> dict[str, np.ndarray]:

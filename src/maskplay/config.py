@@ -153,6 +153,20 @@ class Config:
             raise UserError(f"config: gated attention units take no {self.position!r} positions and no decoder")
         if self.attention == "residual" and self.position in BUCKETS:
             raise UserError("config: attention 'residual' and bucketed positions both bias the scores: choose one")
+        if self.pad_id is not None and self.pad_id >= self.vocab_size:
+            raise UserError(f"config: pad_id: expected an id below vocab_size {self.vocab_size}, found {self.pad_id}")
+        if self.position == "learned_after_pad" and self.max_positions <= self.first_position:
+            raise UserError(
+                f"config: max_positions: places are counted from pad_id + 1 = {self.first_position}, found a table of "
+                f"{self.max_positions}"
+            )
+        if self.position in BUCKETS and (self.num_buckets < 4 or self.max_positions <= self.num_buckets // 2):
+            raise UserError(
+                "config: bucketed positions need num_buckets of at least 4 and max_positions above half of it, found "
+                f"{self.num_buckets} and {self.max_positions}"
+            )
+        if self.attention == "gau" and self.activation not in ACTIVATIONS:
+            raise UserError(f"config: gated attention units have gates already: activation {self.activation!r}")
         if self.attention == "gau" and self.norm_at != "post":
             raise UserError("config: gated attention units are normalized afterwards: expected norm_at 'post'")
         if self.condition_size is not None and self.norm != "layer":

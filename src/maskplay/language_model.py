@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from maskplay import masks
@@ -235,3 +236,25 @@ def named_weights(layer: keras.layers.Layer) -> dict[str, Any]:
         ['mlm/bias', 'mlm/transform/kernel', 'mlm/transform/bias', 'mlm/norm/gamma', 'mlm/norm/beta']
     """
     return {weight.path.removeprefix(f"{layer.path}/"): weight for weight in layer.weights}
+
+
+def weight_values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    """What `named_weights` holds, as float32; the narrow kernels of Keras' `enable_lora` are added to the wide one.
+
+    Example:
+        >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16)
+        >>> model = LanguageModel(tiny, heads=["mlm"])
+        >>> model.build()
+        >>> weight_values(model)["mlm/bias"].shape
+        (10,)
+    """
+    merged = {}
+    for part in layer._flatten_layers():
+        if getattr(part, "lora_enabled", False):
+            name = "kernel" if hasattr(part, "_kernel") else "embeddings"
+            merged[id(getattr(part, f"_{name}"))] = getattr(part, name)
+    return {
+        path: np.asarray(ops.convert_to_numpy(merged.get(id(weight), weight)), "float32")
+        for path, weight in named_weights(layer).items()
+        if "/lora_" not in path
+    }

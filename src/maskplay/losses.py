@@ -61,7 +61,10 @@ class TokenCrossEntropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         labels = ops.cast(y_true, "int32")
         if self.ignore_class is not None:
-            labels = ops.where(ops.equal(labels, self.ignore_class), 0, labels)
+            # What does not count is 0, with a gradient of 0, also where logits are infinite.
+            ignored = ops.equal(labels, self.ignore_class)
+            labels = ops.where(ignored, 0, labels)
+            y_pred = ops.where(ignored[..., None], ops.zeros_like(y_pred), y_pred)
         picked = ops.take_along_axis(y_pred, labels[..., None], axis=-1)[..., 0]
         return ops.logsumexp(y_pred, axis=-1) - picked
 

@@ -115,7 +115,7 @@ class Pretrained:
         """Fill the blanks of a text (完形填空), best first.
 
         Args:
-            text: with one or more `[MASK]`.
+            text: with one or more `[MASK]`, however the vocabulary spells it (`<mask>` in RoBERTa's is the same).
             top: how many candidates to return, at most 100,000.
 
         Returns:
@@ -125,9 +125,11 @@ class Pretrained:
         Raises:
             UserError: no `[MASK]`, a text longer than the network's positions, or no masked-token head.
         """
+        mask = self.tokenizer.special("mask")
+        text = text.replace("[MASK]", self.tokenizer.form.roles["mask"])
         encoding = self.tokenizer.encode(text, specials=True)
         ids = np.array([encoding.ids])
-        blanks = np.flatnonzero(ids[0] == self.tokenizer.mask_id)
+        blanks = np.flatnonzero(ids[0] == mask)
         if not len(blanks):
             raise UserError(f"expected a text with [MASK] in it, found {text[:60]!r}")
         if not 1 <= top <= MOST_CANDIDATES:
@@ -147,14 +149,19 @@ class Pretrained:
                 for i in best[: top // m]
             ]
             found = sorted(found, key=lambda candidate: -candidate[0])[:top]
+        ends = [0, *(end for blank in blanks for end in encoding.offsets[blank]), len(text)]
+        parts = [text[begin:end] for begin, end in zip(ends[::2], ends[1::2])]
         candidates = []
         for score, chosen in found:
-            tokens = self.tokenizer.tokens(chosen)
-            gaps = [*(token.removeprefix("##") for token in tokens), ""]
-            filled = "".join(part + gap for part, gap in zip(text.split("[MASK]"), gaps, strict=True))
-            word = tokens[0] if len(tokens) == 1 else self.tokenizer.decode(chosen, skip_specials=False)
+            gaps = [*(self._written(i) for i in chosen), ""]
+            filled = "".join(part + gap for part, gap in zip(parts, gaps, strict=True))
+            word = gaps[0] if len(chosen) == 1 else self.tokenizer.decode(chosen, skip_specials=False).strip()
             candidates.append(Candidate(word, float(np.exp(score)), filled))
         return candidates
+
+    def _written(self, token: int) -> str:
+        """A token as it stands in a blank, without the mark of a word's beginning or middle."""
+        return self.tokenizer.decode([token], skip_specials=False).strip().removeprefix("##")
 
     def encode(
         self,
@@ -163,7 +170,7 @@ class Pretrained:
         max_length: int | None = None,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """Vectors of texts.
+        """Vectors of texts, read as the family reads: in both directions, or (GPT, LLaMA) from left to right.
 
         Args:
             texts: one text or several.
@@ -176,8 +183,10 @@ class Pretrained:
             `(texts, hidden)` float32; one text gives one row.
 
         Raises:
-            UserError: an unknown pool, or no pooler.
+            UserError: an unknown pool, no pooler, or a network that takes a condition.
         """
+        if self.config.condition_size is not None:
+            raise UserError("encode: this network takes a condition: call its encoder with condition=…")
         pooler = self.network.pooler
         if pool not in ("cls", "mean", "pooler") or (pool == "pooler" and pooler is None):
             raise UserError(f"pool: expected 'cls', 'mean' or, where there is one, 'pooler', found {pool!r}")
@@ -199,7 +208,7 @@ class Pretrained:
             chosen = order[start : start + batch_size]
             length = min(-(-len(encodings[chosen[0]]) // 16) * 16, limit)
             inputs = {name: np.zeros((batch_size, length), "int32") for name in ("tokens", "segments")}
-            inputs["tokens"][:] = self.config.pad_id
+            inputs["tokens"][:] = self.config.pad_id or 0  # without padding's id, no text sees what follows it
             for row, i in enumerate(chosen):
                 inputs["tokens"][row, : len(encodings[i])] = encodings[i].ids
                 inputs["segments"][row, : len(encodings[i])] = encodings[i].segments
@@ -216,7 +225,7 @@ class Pretrained:
 
     @functools.cached_property
     def _graph(self) -> keras.Model:
-        return self.encoder.graph()
+        return self.encoder.graph(FAMILIES[self.family].mask)
 
     def logits(self, tokens: Any, segments: Any = None, at: Any = None, **facts: Any) -> Any:
         """Token scores.
@@ -273,7 +282,8 @@ class Pretrained:
             tokens = ops.convert_to_tensor(np.array([ids], "int32"))
             encoded, valid = network.encoder(tokens), network.encoder.valid(tokens)
             cache = network.decoder.new_cache(1, max_new, memory=encoded, memory_valid=valid)
-            first = np.array([self.config.pad_id or 0])
+            # T5 begins with padding, those with BERT's vocabulary (T5-PEGASUS) with [CLS].
+            first = np.array([tokenizer.cls_id if tokenizer.cls_id is not None else self.config.pad_id or 0])
             return tokenizer.decode(list(greedy(self._step, first, cache, max_new, ends)))
         while len(ids) > 1 and ids[-1] in ends:  # the prompt is not over
             ids = ids[:-1]
@@ -372,7 +382,7 @@ def load(
     """
     folder = None
     if isinstance(source, str | os.PathLike):
-        source = _find(source)
+        source = find(source)
         folder = source if source.is_dir() else source.parent
         if source.is_dir() and (source / MARKER).is_file() and read_marker(source).get("format") == "play":
             options = (config, vocab, heads, keep_tokens, compound_tokens, family)
@@ -424,7 +434,8 @@ def _kind(path: Path) -> type | None:
         return None
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
+def find(source: str | os.PathLike[str]) -> Path:
+    """Where a path, a bundled model or what a hub id names lies on this machine."""
     path = Path(source)
     if not os.fspath(source).strip() or "\0" in os.fspath(source):
         raise UserError(f"expected a path or a hub id, found {os.fspath(source)[:200]!r}")

@@ -28,7 +28,9 @@ def unigram(network: Any, corpus: Prepared) -> None:
     """The output bias is the logarithm of each token's frequency."""
     if network.mlm is None:
         raise UserError("init unigram: the network's scores have no bias; this needs the head 'mlm'")
-    counts = np.bincount(corpus.ids, minlength=network.config.vocab_size) + 0.5
+    counts = np.full(network.config.vocab_size, 0.5)
+    for at in range(0, len(corpus.ids), CHUNK):
+        counts += np.bincount(corpus.ids[at : at + CHUNK], minlength=len(counts))
     network.mlm.bias.assign(np.log(counts / counts.sum()))
 
 
@@ -78,6 +80,8 @@ def positions(network: Any, corpus: Prepared) -> None:
         rotary = getattr(attention, "position", None)
         if rotary is None or not attention.use_bias:
             raise UserError("init positions: expected rotary positions and biases in attention (the family roformer)")
+        if network.config.num_kv_heads not in (None, attention.num_heads):
+            raise UserError("init positions: expected keys for every head, found num_kv_heads that several share")
         size = attention.key_size
         angles = rotary.base ** (-np.arange(0, size, 2) / size)
         keys, queries = np.zeros((attention.num_heads, size)), np.zeros((attention.num_heads, size))

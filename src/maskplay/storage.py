@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -105,13 +105,33 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             # Two renames: the old folder moves aside first, so that a crash in between still leaves both on disk.
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".old", dir=path.parent))
             os.replace(path, retired / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(retired, ignore_errors=True)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(retired / "old", path)
+                raise
+            finally:
+                shutil.rmtree(retired, ignore_errors=True)
         else:
             os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def is_lost(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> bool:
+    """Whether something is or lies in an output folder, and would go when that is replaced."""
+    try:
+        here, there = Path(path).resolve(), Path(out).resolve()
+    except (OSError, RuntimeError, ValueError):  # no path at all: whoever opens it will say so
+        return False
+    return there == here or there in here.parents
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Figures as JSON; names of files may hold what UTF-8 cannot say."""
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:

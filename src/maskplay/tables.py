@@ -9,15 +9,14 @@ import csv
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from maskplay.corpus.places import STDIN, opened
 from maskplay.errors import DataError
 
 __all__ = ["Example", "read_examples", "split"]
@@ -25,6 +24,8 @@ __all__ = ["Example", "read_examples", "split"]
 LINE_BYTES = 2**20
 MEASURED_BYTES = 64 * 2**20  # how far a line that is too long is read on, to say how long it is
 COLUMNS = ("text", "text2", "label")
+# Python calls these unprintable: two spaces, and what joins letters and emoji or keeps them apart.
+SEEN = str.maketrans(dict.fromkeys("\u3000\xa0\u200c\u200d", " "))
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -69,7 +70,7 @@ def read_examples(path: str | os.PathLike[str], labelled: bool = False) -> list[
     if ending not in READERS:
         raise DataError(f"{name}: expected a file ending in {', '.join(READERS)}, or - for standard input")
     try:
-        with nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb") as file:
+        with opened(STDIN) if str(path) == "-" else open(path, "rb") as file:
             examples = list(READERS[ending](_lines(file, name), name))
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
@@ -78,7 +79,7 @@ def read_examples(path: str | os.PathLike[str], labelled: bool = False) -> list[
     for example in examples if labelled else ():
         if example.label is None:
             raise DataError(f"{name}, line {example.line}: expected a label, found none")
-        if not example.label.replace("\u3000", " ").isprintable():  # the ideographic space is one
+        if not example.label.translate(SEEN).isprintable():
             where = f"{name}, line {example.line}"
             raise DataError(f"{where}: expected a label that can be printed in a line, found {example.label[:80]!a}")
     return examples

@@ -127,6 +127,33 @@ def test_a_play_with_many_labels_or_a_damaged_one_is_one_line(capfd, tiny: mp.Pr
         assert told in fault(capfd, "inspect", tmp_path / "play")
 
 
+def test_a_bundled_model_is_looked_into(capfd) -> None:
+    assert call("inspect", "bundled:zh-small") == 0
+    assert "written in huggingface's names, family roformer" in capfd.readouterr().out
+
+
+def test_a_conversion_does_not_lose_its_source(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "bert", format="google")
+    file = tmp_path / "bert" / "bert_model.ckpt"
+    assert "which would be lost" in fault(capfd, "convert", file, tmp_path / "bert", "--to", "huggingface")
+    assert mp.load(file).config == tiny.config
+
+
+def test_names_that_utf8_cannot_say(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "bert")
+    path = tmp_path / "bert" / "model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    entry = rb'{"\ud800\u001b[31mx":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},'
+    header = entry + content[9 : 8 + size]
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    for option in ("--tensors", "--json"):
+        assert call("inspect", tmp_path / "bert", option) == 0
+        out = capfd.readouterr().out
+        assert "ud800" in out and "\x1b" not in out
+
+
 @pytest.mark.parametrize("target", [".", "..", "inside/.."])
 def test_a_conversion_needs_a_name(capfd, tiny: mp.Pretrained, tmp_path: Path, monkeypatch, target: str) -> None:
     tiny.save(tmp_path / "bert")

@@ -202,7 +202,21 @@ def test_the_model_is_not_written_over(capfd, files: dict[str, Path], trained: P
     mp.load(trained).save(tmp_path / "model")
     for out in (tmp_path / "model", tmp_path / "model" / ".." / "model"):
         told = fault(capfd, "fit", "classify", files["train"], "--model", tmp_path / "model", "--out", out)
-        assert "this is the --model, which would be lost" in told
+        assert "the --model is or lies in there and would be lost" in told
+    inside = shutil.copy(files["train"], tmp_path / "model" / "train.tsv")
+    told = fault(capfd, "fit", "classify", inside, "--dev", files["dev"], "--out", tmp_path / "model")
+    assert "the training file is or lies in there" in told and mp.load(tmp_path / "model")
+
+
+def test_a_name_that_is_no_utf8(capfd, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xd1\xb5.tsv")
+    try:
+        shutil.copy(table(tmp_path / "small.tsv", 16), odd)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    sizes = ["--hidden-size", 8, "--num-layers", 1, "--num-heads", 2]
+    assert call("fit", "classify", odd, "--dev", odd, "--epochs", 1, "--out", tmp_path / "out", *sizes) == 0
+    assert r"\udcd1" in (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
 
 
 def test_what_is_no_play_is_one_line(capfd, files: dict[str, Path], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_ctrl_c_is_130(monkeypatch, capfd) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("maskplay.cli.checkpoint.describe", interrupted)
-    assert call("inspect", "anything") == 130
+    assert call("inspect", ".") == 130
     assert capfd.readouterr() == ("", "maskplay: interrupted\n")
 
 
@@ -64,7 +64,7 @@ def test_the_systems_faults_are_one_line(monkeypatch, capfd, error: OSError, tol
         raise error
 
     monkeypatch.setattr("maskplay.cli.checkpoint.describe", fails)
-    assert fault(capfd, "inspect", "anything") == told
+    assert fault(capfd, "inspect", ".") == told
 
 
 def test_a_reader_that_stops_reading_is_no_fault() -> None:

@@ -326,6 +326,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (b"step = 3", "expected keys among family, hidden_size"),
         (b"steps = '3'", "steps: expected a value like 10000, found '3'"),
         (b"steps = true", "steps: expected a value like 10000, found True"),
+        (b'model = "a\\u0000"', "model: expected a value like ''"),
         (b"steps = [", "not a TOML file"),
         (b"steps = " + b"[" * 5000, "not a TOML file"),
         (b"steps = " + b"1" * 5000, "not a TOML file"),
@@ -356,7 +357,9 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     ):
         assert message in fault(capfd, "pretrain", text, *out, *more), more
     again = fault(capfd, "pretrain", text, "--out", whole, "--model", whole)
-    assert f"--out {whole}: this is the model to go on from" in again and (whole / "model.safetensors").is_file()
+    assert f"--out {whole}: {whole} is or lies in there and would be lost" in again
+    again = fault(capfd, "pretrain", text, "--out", whole, "--vocab", whole / "vocab.txt")
+    assert "would be lost; choose another name" in again and (whole / "model.safetensors").is_file()
     os.mkfifo(tmp_path / "pipe")
     assert "pipe: expected a file, found a pipe" in fault(capfd, "pretrain", tmp_path / "pipe", *out)
     (tmp_path / "taken").write_text("")

@@ -194,9 +194,23 @@ def test_what_cannot_be_wrapped_is_said() -> None:
         fed(LazyRows(adam(), ["tokn"])).optimizer.build(fed(adam()).trainable_variables)
     with pytest.raises(UserError, match="not a regular expression"):
         ParameterRates(adam(), {"(": 2.0}).build(fed(adam()).trainable_variables)
+    with pytest.raises(UserError, match="use_ema inside it; put mp.optimizers.Average around"):
+        LayerAdaptation(keras.optimizers.SGD(0.1, use_ema=True))
+    chosen = {True: keras.optimizers.SGD(0.1), False: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)}
+    by_function = keras.optimizers.MultiOptimizer(lambda variable: chosen["bias" in variable.path])
+    with pytest.raises(UserError, match=r"expected one gradient_accumulation_steps, found \[1, 2\] inside"):
+        Lookahead(by_function).build(fed(adam()).trainable_variables)
     for wrong in (
         lambda: Lookahead(adam(), 0),
         lambda: Lookahead(adam(), 5, 1.5),
+        lambda: Lookahead(adam(), 5, "0.5"),
+        lambda: Average(adam(), None),
+        lambda: ParameterRates(adam(), {"x": "2"}),
+        lambda: LayerAdaptation(adam(), limits=5.0),
+        lambda: Tiger(beta=None),
+        lambda: PiecewiseLinear(0.1, {"x": 1}),
+        lambda: PiecewiseLinear(0.1, {0.5: 1, 0.7: 0.2}),
+        lambda: PiecewiseLinear(0.1, {1: float("nan")}),
         lambda: Average(adam(), 1.0),
         lambda: ParameterRates(adam(), {"x": -1.0}),
         lambda: LayerAdaptation(adam(), limits=(2.0, 1.0)),

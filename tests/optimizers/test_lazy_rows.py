@@ -6,7 +6,7 @@ import pytest
 
 from maskplay import _backend
 from maskplay.errors import UserError
-from maskplay.optimizers import LazyRows, PiecewiseLinear
+from maskplay.optimizers import LayerAdaptation, LazyRows, PiecewiseLinear
 from optimizers.fed import arrays, far, fed, feed, gradients, same
 
 TABLE = {"token/embeddings": (6, 3), "head/kernel": (3, 2)}
@@ -154,6 +154,47 @@ def test_an_embedding_layer() -> None:
     moved = (model.get_weights()[0] != before).all(axis=1)
     assert moved.tolist() == [False, True, False, True, False]
     assert (model.get_weights()[0] == before)[[0, 2, 4]].all()
+
+
+@pytest.mark.parametrize("scale", [None, 8.0])
+def test_a_row_that_occurs_twice_has_one_gradient(scale: float | None) -> None:
+    """T4: TensorFlow's slices would be squared one by one, and cannot be divided by a loss scale."""
+    _backend.seed(0)
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(4, 2), keras.layers.Flatten()])
+    inner = keras.optimizers.Adam(RATE, weight_decay=DECAY, loss_scale_factor=scale)
+    model.compile(LazyRows(inner, ["embeddings"]), keras.losses.MeanSquaredError("sum"))
+    table = model.get_weights()[0].astype("float64")
+    tokens, steps = np.array([[1, 1, 1], [1, 2, 1]]), []
+    expected = table
+    for _ in range(2):
+        slope = np.zeros_like(table)
+        for token in tokens.ravel():
+            slope[token] += 2 * (expected[token] - 1) / 6
+        steps.append(slope)
+        expected = lazy_adam(table, steps)[0]
+        model.train_on_batch(tokens, np.ones((2, 6)))
+    assert far([model.get_weights()[0]], [expected]) < 1e-5
+
+
+def test_two_weights_of_one_path() -> None:
+    """As two networks in one model have: each has its own slots and rows."""
+    one, other = (keras.Variable(np.ones((2, 3), "float32"), name="table") for _ in range(2))
+    optimizer = LazyRows(keras.optimizers.SGD(0.1, momentum=0.9), ["table"])
+    slopes = [np.array([[1.0] * 3, [0.0] * 3], "float32"), np.array([[0.0] * 3, [1.0] * 3], "float32")]
+    for _ in range(2):
+        optimizer.apply([keras.ops.convert_to_tensor(slope) for slope in slopes], [one, other])
+    moved = np.float32(1 - 0.1 - 0.19)
+    assert far(arrays([one, other]), [[[moved] * 3, [1] * 3], [[1] * 3, [moved] * 3]]) < 1e-6
+    momenta = [array for array in arrays(optimizer.variables) if array.shape == (2, 3)]
+    assert far(momenta, [[[-0.19] * 3, [0] * 3], [[0] * 3, [-0.19] * 3]]) < 1e-6
+
+
+def test_what_is_refused_once_is_refused_again() -> None:
+    weights = fed(adam(), TABLE).trainable_variables
+    for optimizer in (LazyRows(keras.optimizers.Adafactor(), ["kernel"]), LayerAdaptation(adam(), ["nonsense"])):
+        for _ in range(2):
+            with pytest.raises(UserError, match="rows mix|found in no weight"):
+                optimizer.apply([keras.ops.zeros(weight.shape) for weight in weights], weights)
 
 
 def test_slots_that_mix_rows_are_refused() -> None:

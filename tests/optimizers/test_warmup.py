@@ -40,6 +40,32 @@ def test_the_rate_may_stay_and_fall_at_the_end(made) -> None:
         made(1.0, 10, warmup=7, decay=4)
 
 
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"decay": -5}, "decay: expected at least 0, found -5"),
+        ({"warmup": -1}, "warmup: expected at least 0, found -1"),
+        ({"steps": 0}, "steps: expected at least 1, found 0"),
+        ({"rate": -1.0}, "rate: expected a number of at least 0, found -1.0"),
+        ({"rate": "1e-3"}, "rate: expected a number of at least 0, found '1e-3'"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(given: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        adamw(**{"rate": 1e-3, "steps": 9, **given})
+
+
+def test_only_whole_names_are_spared() -> None:
+    names = ["bias", "gamma", "beta", "gamma_kernel", "bias_table"]
+    layer = keras.layers.Layer(name="beta_head")
+    weights = [layer.add_weight(shape=(2, 2), name=name, initializer="ones") for name in names]
+    optimizer = adamw(0.5, 1, warmup=0)
+    optimizer.build(weights)
+    optimizer.apply([keras.ops.zeros((2, 2)) for _ in weights])
+    still = [bool((keras.ops.convert_to_numpy(weight) == 1).all()) for weight in weights]
+    assert still == [True, True, True, False, False]
+
+
 @pytest.mark.parametrize("made", [adamw, muon])
 def test_biases_do_not_decay(made) -> None:
     optimizer = made(0.5, 1)

@@ -329,6 +329,38 @@ def test_a_keras_file_brings_everything_back_and_trains_on(trained: mp.plays.Cla
     back.fit(reviews(8), verbose=0)
 
 
+def test_predict_ignores_a_third_string(untrained: mp.plays.Classify) -> None:
+    pairs = [("这个", "好"), ("东西", "差")]
+    labelled = [(text, other, "好") for text, other in pairs]
+    np.testing.assert_array_equal(untrained.probabilities(labelled), untrained.probabilities(pairs))
+
+
+def test_what_a_folder_cannot_say_is_refused_or_merged(tmp_path: Path) -> None:
+    model = play()
+    model.encoder.blocks[0].attention.query.enable_lora(2)
+    kernel = model.encoder.blocks[0].attention.query.lora_kernel_b
+    kernel.assign(np.ones(kernel.shape))
+    wanted = model.probabilities(["这个好", "差"])
+    model.save(tmp_path / "lora")
+    np.testing.assert_allclose(mp.load(tmp_path / "lora").probabilities(["这个好", "差"]), wanted, atol=1e-5)
+    whole = play()
+    whole.quantize("int8")
+    with pytest.raises(mp.UserError, match="a quantized play is not saved"):
+        whole.save(tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+
+
+def test_half_precision_comes_back(tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = play()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "half.keras")
+    back = keras.saving.load_model(tmp_path / "half.keras")
+    assert back.encoder.compute_dtype == model.encoder.compute_dtype == "bfloat16"
+
+
 def test_saving_replaces_its_own_folder_only(untrained: mp.plays.Classify, tmp_path: Path) -> None:
     model = untrained
     model.save(tmp_path / "a")
@@ -406,9 +438,19 @@ def test_missing_damaged_and_foreign_weights_are_told(folder: Path) -> None:
         mp.load(folder)
 
 
-@pytest.mark.parametrize("name, size", [("vocab_size", 2**30), ("num_layers", 4096), ("max_positions", 2**30)])
-def test_a_config_that_claims_too_much_takes_no_memory(folder: Path, name: str, size: int) -> None:
-    change(folder, config={**json.loads((folder / "maskplay.json").read_text("utf-8"))["config"], name: size})
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"vocab_size": 2**30},
+        {"num_layers": 4096},
+        {"max_positions": 2**30},
+        {"condition_size": 2**31 - 1},
+        {"position": "buckets", "num_buckets": 2**20, "max_positions": 2**20},
+        {"hidden_size": 2**12, "num_heads": 1, "head_size": 1, "intermediate_size": 1, "embedding_size": 1},
+    ],
+)
+def test_a_config_that_claims_too_much_takes_no_memory(folder: Path, claims: dict[str, int]) -> None:
+    change(folder, config={**json.loads((folder / "maskplay.json").read_text("utf-8"))["config"], **claims})
     with pytest.raises(mp.CheckpointError, match=r"describes a network of more than [\d,]+ numbers"):
         mp.load(folder)
 

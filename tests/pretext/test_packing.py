@@ -91,3 +91,6 @@ def test_held_out_text_is_not_trained_on() -> None:
     assert [len(spans) for spans in held_out(corpus([[3, 4]]), 0.1)] == [1, 1]
     with pytest.raises(UserError, match="expected at least two sentences"):
         held_out(corpus([[3]]), 0.1)
+    for share in (-1, 0, 1, 5.0):
+        with pytest.raises(UserError, match="held_out: expected a share between 0 and 1"):
+            held_out(made, share)

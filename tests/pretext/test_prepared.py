@@ -64,6 +64,11 @@ def test_tokens_sentences_documents(tokenizer: Tokenizer, tmp_path: Path) -> Non
     assert [token for token, begins in zip(tokens, found.words) if not begins] == [t for t in tokens if t[:2] == "##"]
 
 
+def test_a_word_is_looked_for_in_its_own_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="in their order, found 'play'"):  # which stands in the next sentence
+        prepare([["PLAY。play"]], tmp_path / "tokens", tokenizer, words=lambda text: [text.strip("。").lower()])
+
+
 def test_words_of_a_segmenter(tokenizer: Tokenizer, tmp_path: Path) -> None:
     found = prepare([["山高水长。月白", "风"]], tmp_path / "tokens", tokenizer, words=in_pairs)
     assert found.words.astype(int).tolist() == [1, 0, 1, 0, 1, 1, 0, 1]
@@ -120,6 +125,22 @@ def test_a_damaged_folder_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> No
     np.save(tmp_path / "tokens" / "ids.npy", np.zeros(3, "uint16"))
     with pytest.raises(UserError, match="do not belong together"):
         Prepared(tmp_path / "tokens")
+    (tmp_path / "tokens" / "ids.npy").write_bytes(b"")
+    with pytest.raises(UserError, match="ids.npy: missing or damaged"):
+        Prepared(tmp_path / "tokens")
+    (tmp_path / "tokens" / "ids.npy").write_bytes(kept)
+    whole = (tmp_path / "tokens" / "sentences.npy").read_bytes()
+    for other in (np.zeros(0, "int64"), np.int64(3)):
+        np.save(tmp_path / "tokens" / "sentences.npy", other)
+        with pytest.raises(UserError, match="do not belong together"):
+            Prepared(tmp_path / "tokens")
+    (tmp_path / "tokens" / "sentences.npy").write_bytes(whole)
+    marker = tmp_path / "tokens" / "maskplay.json"
+    said = marker.read_text(encoding="utf-8")
+    marker.write_text('{"format": "tokens", "version": 1}', encoding="utf-8")
+    with pytest.raises(UserError, match="do not belong together"):
+        Prepared(tmp_path / "tokens")
+    marker.write_text(said, encoding="utf-8")
     np.save(tmp_path / "tokens" / "ids.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(UserError, match="ids.npy: missing or damaged"):
         Prepared(tmp_path / "tokens")

@@ -154,6 +154,13 @@ def test_files_that_do_not_fit(tmp_path, change, merges, message):
         Tokenizer.load(tmp_path)
 
 
+def test_added_tokens_with_impossible_numbers(tmp_path):
+    write(tmp_path, small.gpt2().vocab, [])
+    entries = {"1" * 5000: {"content": "zz"}, "²": {"content": "yy"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": entries}), encoding="utf-8")
+    assert not {"zz", "yy"} & {*Tokenizer.load(tmp_path).vocab}
+
+
 def test_a_vocabulary_without_bytes(tmp_path):
     with pytest.raises(UserError, match="a token for each of 256 bytes, 255 are missing"):
         Tokenizer.from_merges({"a": 0}, [])

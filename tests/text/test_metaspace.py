@@ -189,6 +189,14 @@ def test_a_table_of_replacements(tmp_path):
             assert "\n" not in str(error)
 
 
+def test_steps_that_multiply_text_are_refused(tmp_path):
+    rust = tokenizers.Tokenizer(models.BPE({"a": 0, "<unk>": 1}, [], unk_token="<unk>"))
+    rust.normalizer = normalizers.Sequence([normalizers.Replace("a", "a" * 16)] * 8)
+    rust.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="normalizers: expected at most 1 steps that lengthen text, found more"):
+        Tokenizer.load(tmp_path)
+
+
 def test_only_known_splitting(tmp_path):
     rust = tokenizers.Tokenizer(models.BPE({"a": 0, "<unk>": 1}, [], unk_token="<unk>"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()

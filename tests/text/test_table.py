@@ -12,9 +12,10 @@ from maskplay.text import Tokenizer, table
 from text.test_tokenizer import MIXED, TINY, any_string, cased, texts, uncased
 
 tokenizers = [cased, uncased]
-tokenizers += [Tokenizer(replace(cased._kind, strip_accents=True)), Tokenizer(replace(uncased._kind, strip_accents=False))]
+tokenizers += [Tokenizer(replace(one._kind, strip_accents=not one.lowercase)) for one in (cased, uncased)]
 adding = uncased.add(["北京天"])
-by_words = Tokenizer.from_vocab([*TINY, "北京"], segmenter=lambda text: [text[i : i + 2] for i in range(0, len(text), 2)])
+pairs = lambda text: [text[i : i + 2] for i in range(0, len(text), 2)]  # noqa: E731
+by_words = Tokenizer.from_vocab([*TINY, "北京"], segmenter=pairs)
 
 
 def same(tokenizer, some):

@@ -7,9 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from keras import ops
 
 from maskplay.errors import UserError
 from maskplay.text import Tokenizer
@@ -267,6 +269,15 @@ def test_decode_and_special_tokens():
     encoding = uncased.encode("我[MASK]zz爱", specials=True)
     assert uncased.decode(encoding.ids) == "我[UNK]爱"
     assert uncased.decode(encoding.ids, skip_specials=False) == "[CLS]我[MASK] [UNK]爱[SEP]"
+
+
+def test_decode_takes_a_backends_numbers():
+    ids = uncased.encode("我爱北京").ids
+    for given in (np.array(ids), ops.convert_to_tensor(ids), iter(ids)):
+        assert uncased.decode(given) == uncased.decode(ids) == "我爱北京"
+    for wrong in ([2.7, 5.0], np.array([2.5]), ["我"]):
+        with pytest.raises(UserError, match="token ids: expected integers, found"):
+            uncased.decode(wrong)
 
 
 def test_ids_and_tokens():

@@ -160,6 +160,9 @@ def read_config(values: Mapping[str, Any], family: str, where: str, own_scores: 
         for name, keys in _BERT_KEYS.items()
         if any(values.get(key) is not None for key in keys)
     }
+    for name in ("hidden_size", "num_heads", "head_size"):  # which are reckoned with before `Config` sees them
+        if not isinstance(found.get(name, 0), int):
+            raise CheckpointError(f"{where}: {_key(name, family)}: expected an integer, found {found[name]!r:.40}")
     for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
         if name not in found and (name, family) != ("intermediate_size", "gpt2"):
             raise CheckpointError(f"{where}: the key {_key(name, family)!r} is missing")
@@ -170,7 +173,7 @@ def read_config(values: Mapping[str, Any], family: str, where: str, own_scores: 
         return row.but(**{**found, **derived})
     except CheckpointError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise CheckpointError(f"{where}: {error}") from None
 
 
@@ -206,6 +209,8 @@ def _derived(
     if row.num_decoder_layers:
         made["num_decoder_layers"] = found.get("num_decoder_layers", found["num_layers"])
         made["initializer_range"] = row.initializer_range  # their factor is relative to each layer's width
+        if "dropout" in found and "attention_dropout" not in found:  # they have one rate for both
+            made["attention_dropout"] = found["dropout"]
     elif family == "llama":
         made["scores"] = "tied" if values.get("tie_word_embeddings", row.scores == "tied") else "own"
     rope = values.get("rope_parameters")

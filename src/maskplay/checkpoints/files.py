@@ -130,11 +130,14 @@ def _open_sharded(path: Path, verify: bool) -> Tensors:
     entries: dict[str, LazyTensor] = {}
     skipped: dict[str, str] = {}
     containers: set[str] = set()
+    sizes: dict[tuple[int, int], int] = {}  # of files, each once, whatever its names
     for file in sorted(names):
         if not path.with_name(file).is_file():
             raise CheckpointError(f"{path}: names the file {quoted(file)}, which is missing beside it")
         shard = _open_file(path.with_name(file), verify)
         containers.add(shard.container)
+        status = path.with_name(file).stat()
+        sizes[status.st_dev, status.st_ino] = status.st_size
         found = shard.entries()
         for name in names[file]:
             if name in found:
@@ -145,7 +148,7 @@ def _open_sharded(path: Path, verify: bool) -> Tensors:
         skipped.update({name: f"in {file}, but not in the index" for name in found if name not in weights})
     if not entries or containers - {"safetensors", "torch"} or len(containers) > 1:
         raise CheckpointError(f"{path}: expected files of one kind, safetensors or PyTorch, with tensors in them")
-    return Tensors(path, containers.pop(), entries, skipped)
+    return Tensors(path, containers.pop(), entries, skipped, stored=sum(sizes.values()))
 
 
 def _in_folder(folder: Path) -> Path:

@@ -53,7 +53,7 @@ def open_keras(path: str | os.PathLike[str]) -> Tensors:
             elif offset is None or offset + byte_count(shape, dtype) > size:
                 raise CheckpointError(f"{path}: {what}: its bytes are missing: truncated or damaged")
             entries[name] = file.lazy(begin + offset, shape, dtype, what)
-    return Tensors(path, "keras", entries, skipped)
+    return Tensors(path, "keras", entries, skipped, stored=file.size)
 
 
 def _datasets(file: MappedFile, begin: int, size: int) -> list[Any]:

@@ -7,6 +7,7 @@ an error unless the caller says `strict=False`.
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,22 @@ from maskplay.checkpoints.dialect import read_config
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.match import Match, Recognised, adapt, match, recognise, refuse, refuse_strangers
 from maskplay.checkpoints.shapes import weight_shapes
-from maskplay.checkpoints.tensors import LazyTensor, Tensors
+from maskplay.checkpoints.tensors import LazyTensor, Tensors, byte_count
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import BUCKETS, TABLES, Config
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
-from maskplay.language_model import LanguageModel, named_weights
+from maskplay.language_model import SCORES, LanguageModel, named_weights
 from maskplay.storage import JSON_LIMIT, MARKER, read_json, read_marker
 
 CHANGEABLE = (
     "position", "max_positions", "rotary_base", "attention", "activation", "norm_epsilon", "condition_size", "scores",
     "dropout", "attention_dropout", "pooler_activation", "pad_id",
 )  # fmt: skip
+
+TIMES = 4  # that a byte of a file may be read: tied weights are two views of it
+EMBEDDED = "embed_tokens"  # copies of the token table that no head scores with (T5)
 
 Compound = Sequence[int] | tuple[Sequence[int], Sequence[float]]
 
@@ -126,12 +130,17 @@ def _as(
 ) -> Described:
     """The checkpoint as one of a family, where its names allow that; None: as what it looks like."""
     if isinstance(values, Config):
-        hint = {"position": values.position, "use_relative_position": values.position == "relative"}
+        hint = {**values.to_dict(), "use_relative_position": values.position == "relative"}
         found, choices = recognise(tensors, hint, family), values
     else:
+        for key in ("model_type", "family"):
+            if not isinstance(values.get(key), str | None):
+                raise CheckpointError(f"{path or 'config'}: {key}: expected a name, found {values[key]!r:.60}")
         found = recognise(tensors, values, family)
         if isinstance(values.get("config"), Mapping):
             choices = Config.from_dict(dict(values["config"]))
+            if heads is None and isinstance(values.get("heads"), list):  # also such as have no weights of their own
+                heads = tuple(map(str, values["heads"]))
         else:
             choices = read_config(values, found.family, str(path or "config"), _has_own_scores(found, tensors))
     return Described(tensors, choices, path, found, match(tensors, found, choices, heads))
@@ -193,7 +202,8 @@ def load_network(
     opened = describe(source, config, heads, family)
     if strict:
         refuse(opened.tensors.path, opened.match)
-    _check_copies(opened)
+    _check_size(opened)
+    _check_copies(opened, strict)
     edit = _vocabulary(opened.config.vocab_size, keep_tokens, compound_tokens)
     choices = opened.config.but(**{"vocab_size": edit.size, "pad_id": edit.place(opened.config.pad_id), **changes})
     _check_changes(opened.config, choices)
@@ -206,7 +216,8 @@ def load_network(
             array = edit.apply(array, _VOCABULARY[row.ours])
         elif row.ours == "encoder/embedding/position/embeddings":
             array = stretch(array, choices.max_positions, choices.first_position)
-        weights[row.ours].assign(np.asarray(array, dtype="float32"))
+        # A copy: what JAX takes as it is would be the file itself, mapped.
+        weights[row.ours].assign(np.array(array, dtype="float32"))
     if choices.condition_size != opened.config.condition_size:
         known = weight_shapes(opened.config, opened.match.heads)
         opened.match.left_empty += [name for name in weights if name not in known]
@@ -311,10 +322,27 @@ def _ids(values: Any, size: int, what: str) -> np.ndarray:
     return ids
 
 
-def _check_copies(found: Described) -> None:
+def _check_size(found: Described) -> None:
+    """Refuse files that hand out the same bytes as many weights: the network would be as large as they please."""
+    tensors = found.tensors
+    taken = {row.theirs for row in found.match.filled}
+    claimed = sum(byte_count(tensors.shape(name), tensors.dtype(name)) for name in taken)
+    if tensors.stored is not None and claimed > TIMES * tensors.stored:
+        raise CheckpointError(
+            f"{tensors.path}: {len(taken)} tensors claim {claimed:,} bytes of the {tensors.stored:,} that there are: "
+            "damaged, or made to fill the memory"
+        )
+
+
+def _check_copies(found: Described, strict: bool) -> None:
+    scored = {*found.match.heads} & {*SCORES}
     for copy, of in found.match.copies.items():
-        if not np.array_equal(found.tensors[copy], found.tensors[of]):
+        if (not scored and not re.search(EMBEDDED, copy)) or np.array_equal(found.tensors[copy], found.tensors[of]):
+            continue
+        if strict:
             raise CheckpointError(f"{found.tensors.path}: {copy} should repeat {of} (they are tied), but differs")
+        found.match.passed_over.remove(copy)
+        found.match.left_over.append(copy)
 
 
 def _from_memory(arrays: Mapping[str, np.ndarray]) -> Tensors:
@@ -331,7 +359,7 @@ def _config_inside(path: Path) -> dict[str, Any] | None:
     """What a `.keras` file says of the `LanguageModel` in it; None when it holds another model."""
     try:
         model = json.loads(ZipMembers(path).peek("config.json", JSON_LIMIT))["config"]
-        return {"config": model["config"]} if "vocab_size" in model["config"] else None
+        return {"config": model["config"], "heads": model.get("heads")} if "vocab_size" in model["config"] else None
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
 

@@ -109,9 +109,8 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
     names = tensors.names()
     for dialect, spelled in ((OURS, set(names)), (KERAS, {canonical(name) for name in names})):
         if _TOKENS in spelled:
-            stated = config.get("family")
-            if stated is None:
-                stated = {"rotary": "roformer"}.get(str(config.get("position")), "bert")
+            inner = config.get("config")
+            stated = config.get("family") or wanted or _kin(inner if isinstance(inner, Mapping) else config)
             if not isinstance(stated, str) or stated not in FAMILIES:
                 raise _unknown(tensors, stated)
             return Recognised(stated, dialect, None)
@@ -146,6 +145,22 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
     return Recognised(chosen.family, chosen.dialect, chosen)
 
 
+def _kin(config: Mapping[str, Any]) -> str:
+    """The first family whose network is built like this one; "bert" where none is."""
+
+    def traits(values: Mapping[str, Any]) -> list[Any]:
+        position = values.get("position")
+        return [
+            "learned" if position == "hierarchical" else position,
+            *(values.get(name) for name in ("attention", "embedding", "norm", "norm_at", "scores")),
+            *(bool(values.get(name)) for name in ("num_decoder_layers", "num_blocks")),
+            values.get("num_segments") == 0,
+            str(values.get("activation")).startswith("gated_"),
+        ]
+
+    return next((name for name, row in FAMILIES.items() if traits(row.config.to_dict()) == traits(config)), "bert")
+
+
 def _unknown(tensors: Tensors, stated: object) -> CheckpointError:
     return CheckpointError(
         f"{tensors.path}: this is a checkpoint of the family {str(stated)[:60]!r}; maskplay opens {', '.join(FAMILIES)}"
@@ -174,6 +189,7 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
         actual[spelled] = name
 
     able = _heads_of(found.family) | ({name.split("/")[0] for name in actual} & set(HEADS))
+    able |= set(wanted or ()) if table is None else set()
     ours = weight_shapes(config, able)
     rows = table.rows(config) if table else [Row(name, name) for name in ours]
     every = {row.ours: row for row in rows}
@@ -183,6 +199,8 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
     elif wanted is None and table is not None and "lm" in family.heads:
         present |= {"lm"}  # a language model that lost its scores is not quietly something else; heads=[] says so
     possible = {row.ours.split("/")[0] for row in rows} & set(HEADS) | set(family.heads)
+    if table is None and config.scores.startswith("tied"):
+        possible |= {"lm"}  # which has no weights
     if impossible := [head for head in wanted or () if head not in possible]:
         raise CheckpointError(
             f"{tensors.path}: this is a checkpoint of {found.family}, which has no head {', '.join(impossible)}; "

@@ -19,7 +19,7 @@ from maskplay.checkpoints.rename import assemble
 from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
-from maskplay.language_model import LanguageModel, named_weights
+from maskplay.language_model import LanguageModel, weight_values
 from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
 
@@ -51,6 +51,8 @@ def save(
         raise UserError(f"save: expected a format among {', '.join(FORMATS)}, found {format!r}")
     with new_folder(path) as folder:
         WRITERS[format](folder, network, family)
+        if format == "huggingface":
+            _say_ends(folder, family, tokenizer)
         if format != "maskplay":
             _json(folder / MARKER, {"format": format})
         if tokenizer is not None:
@@ -71,6 +73,7 @@ def save_everywhere(folder: Path, network: LanguageModel, family: str, tokenizer
     if "huggingface" not in wrote:
         _maskplay(folder, network, family)
     else:
+        _say_ends(folder, family, tokenizer)
         _json(folder / MARKER, {"format": "huggingface"})
     tokenizer.save(folder)
 
@@ -78,7 +81,7 @@ def save_everywhere(folder: Path, network: LanguageModel, family: str, tokenizer
 def _arrays(network: LanguageModel) -> dict[str, np.ndarray]:
     if any(layer.quantization_mode for layer in network._flatten_layers()):
         raise CheckpointError("save: a quantized network is Keras' own to write: network.save('name.keras')")
-    return {name: np.asarray(weight.numpy(), "float32") for name, weight in named_weights(network).items()}
+    return weight_values(network)
 
 
 def _table(tables: tuple[Table, ...], family: str, dialect: str) -> Table:
@@ -154,6 +157,14 @@ def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
         tensors["roformer.encoder.embed_positions.weight"] = huggingface.rotary_table(config)
     _json(folder / "config.json", values)
     safetensors_files.write(folder / "model.safetensors", tensors, metadata={"format": "pt"})
+
+
+def _say_ends(folder: Path, family: str, tokenizer: Tokenizer | None) -> None:
+    """Where text begins and ends, for transformers' `generate`, which otherwise takes ids of its own."""
+    if tokenizer is not None and "lm" in FAMILIES[family].heads:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        ends = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        _json(folder / "config.json", values | {name: number for name, number in ends.items() if number is not None})
 
 
 def _google(folder: Path, network: LanguageModel, family: str) -> None:

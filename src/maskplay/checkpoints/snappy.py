@@ -51,7 +51,8 @@ def decompress(data: bytes, limit: int) -> bytes:
                 distance |= tag >> 5 << 8
             if not 0 < distance <= len(out):
                 raise ValueError("a Snappy copy reaches before the beginning of its block")
-            source = out[len(out) - distance :][:size]
+            start = len(out) - distance
+            source = out[start : start + size]
             out += (source * (size // len(source) + 1))[:size]
         if len(out) > length:
             raise ValueError("a Snappy block is longer than it claims")

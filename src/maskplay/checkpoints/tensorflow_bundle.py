@@ -100,7 +100,7 @@ def open_bundle(prefix: str | os.PathLike[str], verify: bool = True) -> Tensors:
             if entry.shard not in files:
                 files[entry.shard] = MappedFile(f"{os.fspath(prefix)}.data-{entry.shard:05d}-of-{shards:05d}")
             entries[name] = entry.lazy(files[entry.shard], verify)
-    return Tensors(prefix, "tensorflow", entries, skipped)
+    return Tensors(prefix, "tensorflow", entries, skipped, stored=sum(file.size for file in files.values()))
 
 
 def write(prefix: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:

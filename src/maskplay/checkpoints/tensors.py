@@ -36,6 +36,7 @@ class Tensors(Mapping[str, np.ndarray]):
         container: "tensorflow", "safetensors", "torch", "npz", "keras" or "llama2c".
         skipped: what the file holds beside weights, `{name: reason}`: optimizer state, strings, other objects.
         config: what the file itself says of its network, as a config file would; None for most containers.
+        stored: bytes of the files, where several tensors may lie over the same ones; else None.
 
     Example:
         >>> one = LazyTensor((2,), np.dtype("float32"), lambda: np.ones(2, np.float32))
@@ -51,10 +52,12 @@ class Tensors(Mapping[str, np.ndarray]):
         entries: Mapping[str, LazyTensor],
         skipped: Mapping[str, str] | None = None,
         config: Mapping[str, object] | None = None,
+        stored: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.container = container
         self.config = config
+        self.stored = stored
         self.skipped = dict(skipped or {})
         self._entries = dict(entries)
 

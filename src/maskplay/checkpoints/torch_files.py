@@ -82,7 +82,7 @@ def _tensors(file: MappedFile, table: object, locate: _Locate, big: bool = False
             entries[name] = _lazy(file, name, value, locate(value.storage, what), big)
         else:
             skipped[name] = f"not a tensor but a {type(value).__name__}"
-    return Tensors(path, "torch", entries, skipped)
+    return Tensors(path, "torch", entries, skipped, stored=file.size)
 
 
 def _weights(path: str | os.PathLike[str], table: object, skipped: dict[str, str]) -> dict[object, object]:

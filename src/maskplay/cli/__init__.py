@@ -4,6 +4,7 @@ Exit codes: 0 fine; 2 the input or the options cannot be used (one line on stder
 is a bug of ours and keeps its traceback.
 """
 
+import io
 import os
 import sys
 
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what stands behind `maskplay`; None = those of the process.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # UTF-8 wherever we are, and what even that cannot say, escaped
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         code = app(arguments, prog_name="maskplay", standalone_mode=False)
         if code == INTERRUPTED:  # Typer's answer to Ctrl-C

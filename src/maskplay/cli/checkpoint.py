@@ -12,10 +12,10 @@ import typer
 
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
-from maskplay.checkpoints.tensors import Tensors
+from maskplay.checkpoints.tensors import Tensors, quoted
 from maskplay.errors import UserError, listed
-from maskplay.pretrained import Pretrained, load
-from maskplay.storage import MARKER, check_replaceable, read_marker
+from maskplay.pretrained import Pretrained, find, load
+from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
 
 
 class Format(StrEnum):
@@ -32,6 +32,7 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Say what a checkpoint is and what loading it would fill, without reading a weight."""
+    path = str(find(path))
     if _is_play(path):
         arrays = open_tensors(path)
         report: dict[str, Any] = {**_contents(arrays), **read_marker(path)}
@@ -40,7 +41,7 @@ def inspect(
         if not described or not isinstance(labels, list) or not all(map(str, labels)):
             raise UserError(f"{Path(path) / MARKER}: not a saved play's description, or damaged")
         if as_json:
-            print(json.dumps(report, ensure_ascii=False, indent=2))
+            print(_json(report))
         else:
             print(f"{path}: a trained play, {report['play']}; labels {listed(labels)}")
             _print_contents(report)
@@ -55,7 +56,7 @@ def inspect(
         **summary(found.match),
     }
     if as_json:
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print(_json(report))
         return
     print(f"{report['path']}: {report['container']}, written in {report['dialect']}'s names, family {report['family']}")
     print(f"config file  {report['config_file'] or 'none'}")
@@ -72,6 +73,11 @@ def inspect(
 def _is_play(path: str) -> bool:
     marker = Path(path) / MARKER
     return marker.is_file() and read_marker(path).get("format") == "play"
+
+
+def _json(report: Mapping[str, Any]) -> str:
+    """A report as JSON; a name out of a file may hold what UTF-8 cannot say."""
+    return json.dumps(report, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace").decode()
 
 
 def _contents(tensors: Tensors) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def _print_contents(report: dict[str, Any]) -> None:
 def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> None:
     """A line each: name, dtype, shape and, of a checkpoint, the weight it fills."""
     for name in tensors.names():
-        row = [name, str(tensors.dtype(name)), str(list(tensors.shape(name)))]
+        row = [name if name.isprintable() else quoted(name), str(tensors.dtype(name)), str(list(tensors.shape(name)))]
         print("\t".join(row if fills is None else [*row, fills.get(name, "-")]))
 
 
@@ -105,7 +111,7 @@ def convert(
 ) -> None:
     """Write a checkpoint in another form; nothing appears unless all of it was read."""
     check_replaceable(target)
-    if Path(source).resolve() == Path(target).resolve():
+    if is_lost(source, target):
         raise UserError(f"{target}: this is the checkpoint to read, which would be lost; choose another name")
     model = _pretrained(source)
     model.save(target, format=to.value)

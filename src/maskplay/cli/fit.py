@@ -25,7 +25,7 @@ from maskplay.errors import DataError, UserError
 from maskplay.optimizers import adamw
 from maskplay.plays import Classify
 from maskplay.pretrained import Pretrained, load
-from maskplay.storage import check_replaceable, new_folder
+from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
 from maskplay.tables import Example, read_examples, split
 
 app = typer.Typer(help="Train something.", rich_markup_mode=None)
@@ -65,8 +65,9 @@ def classify(
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     check_replaceable(out)
-    if model is not None and Path(model).resolve() == out.resolve():
-        raise UserError(f"--out {out}: this is the --model, which would be lost; choose another name")
+    for name, path in (("--model", model), ("training file", train), ("--dev", dev)):
+        if path is not None and is_lost(path, out):
+            raise UserError(f"--out {out}: the {name} is or lies in there and would be lost; choose another name")
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
     for name, size in sizes.items():
         if model is not None and size is not None:
@@ -142,7 +143,7 @@ def classify(
     }
     with new_folder(out) as folder:
         play.write(folder)
-        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_report(folder / "metrics.json", report)
     run.remove()
     console.print(
         f"dev accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f} on {figures['examples']} examples "

@@ -45,7 +45,7 @@ from maskplay.corpus.places import stem
 from maskplay.errors import UserError
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
-from maskplay.storage import check_replaceable, new_folder
+from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
 from maskplay.text.tokenizer import Tokenizer
 from maskplay.words import load_segmenter
 
@@ -107,8 +107,10 @@ def pretrain(
     memory.keep()
     check_replaceable(out)
     recipe = settle(config, flags)
-    if recipe["model"] and Path(recipe["model"]).resolve() == out.resolve():
-        raise UserError(f"--out {out}: this is the model to go on from, which would be lost; choose another name")
+    words = "" if recipe["words"] in SEGMENTERS else recipe["words"]
+    for path in (recipe["model"], recipe["vocab"], words, *sources):
+        if path and is_lost(path, out):
+            raise UserError(f"--out {out}: {path} is or lies in there and would be lost; choose another name")
     if recipe["tensorboard"]:
         board, made = Path(recipe["tensorboard"]).absolute(), out.absolute()
         if {made, made.with_name(f"{out.name}.running")} & {board, *board.parents}:
@@ -240,7 +242,7 @@ def write(out: Path, base: Pretrained, report: dict[str, Any]) -> None:
         shutil.rmtree(left, ignore_errors=True)
     with new_folder(out) as folder:
         base.write(folder)
-        (folder / "metrics.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_report(folder / "metrics.json", report)
         table = io.StringIO()
         writer = csv.DictWriter(table, list(report["history"][-1]), lineterminator="\n")
         writer.writeheader()

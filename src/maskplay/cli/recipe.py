@@ -116,7 +116,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             kinds = int | float
         if name in ("objective", "init"):
             kinds = str | (dict if name == "objective" else list)
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        if isinstance(value, bool) or not isinstance(value, kinds) or isinstance(value, str) and "\0" in value:
             raise UserError(f"{path}: {name}: expected a value like {RECIPE[name]!r}, found {value!r:.80}")
     return values
 

@@ -7,6 +7,7 @@ import typer
 
 from maskplay import masks
 from maskplay.errors import UserError
+from maskplay.pictures import LARGEST
 from maskplay.storage import write_atomically
 
 app = typer.Typer(help="Draw things.", rich_markup_mode=None)
@@ -20,7 +21,7 @@ def things() -> None:
 @app.command()
 def mask(
     rule: str = typer.Argument(help="Rules joined by & and |, such as 'prefix() & padding()'."),
-    n: int = typer.Option(8, "--n", min=1, help="Number of tokens; a given fact decides it instead."),
+    n: int = typer.Option(8, "--n", min=1, max=LARGEST, help="Number of tokens; a given fact decides it instead."),
     segments: str | None = typer.Option(None, help="A segment per token, 0 = source, 1 = target: 00001111 or 0,0,1,1."),
     documents: str | None = typer.Option(None, help="A document per token: 00011122."),
     order: str | None = typer.Option(None, help="Each token's place in a drawn order: 3,1,0,2."),

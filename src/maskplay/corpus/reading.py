@@ -3,6 +3,7 @@
 import codecs
 import json
 import lzma
+import math
 import re
 import sys
 import zlib
@@ -27,6 +28,7 @@ from maskplay.errors import DataError, UserError
 
 __all__ = ["blocks", "lines", "pairs", "records"]
 
+JSON_LINE = 2**26  # characters of a JSON line or a pair, which is held as a whole
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -122,9 +124,10 @@ def pairs(sources: Sources, fields: tuple[str, str] = ("text", "text2")) -> Iter
         if stem(part.path).endswith(".jsonl"):
             rows = _json_rows(part, fields, SIZE)
         else:
-            rows = ((i, line.split("\t")) for i, line in enumerate(_joined(_texts(part, SIZE))) if line.strip())
+            each = enumerate(_joined(_texts(part, SIZE), JSON_LINE))
+            rows = ((i, line.split("\t")) for i, line in each if line.strip())
         for number, row in rows:
-            if len(row) != 2 or not all(text.strip() for text in row):
+            if len(row) != 2 or sum(map(len, row)) > JSON_LINE or not all(text.strip() for text in row):
                 texts = "\t".join(row)
                 raise DataError(f"{_where(part, number)}: expected two texts with a tab between, found {texts!r:.80}")
             yield row[0], row[1]
@@ -222,16 +225,21 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _joined(pieces: Iterable[str]) -> Iterator[str]:
-    """Lines out of blocks."""
+def _joined(pieces: Iterable[str], most: float = math.inf) -> Iterator[str]:
+    """Lines out of blocks; of one that is longer than `most` only so much more than that as makes it too long."""
     begun: list[str] = []  # of a line that is longer than a block
+    length = 0
     for piece in pieces:
         first, *more = piece.split("\n")
         begun.append(first)
+        length += len(first)
         if more:
             yield "".join(begun)
             yield from more[:-1]
-            begun = [more[-1]]
+            begun, length = [more[-1]], len(more[-1])
+        elif length > most:
+            yield "".join(begun)
+            return
 
 
 def _gathered(texts: Iterable[str], size: int) -> Iterator[str]:
@@ -262,7 +270,9 @@ def _json_texts(part: Part, field: str, size: int) -> Iterator[str]:
 
 def _json_rows(part: Part, fields: Sequence[str], size: int) -> Iterator[tuple[int, list[str]]]:
     """What stands in some fields of each JSON line, and how many lines are before it."""
-    for number, line in enumerate(_joined(_texts(part, size))):
+    for number, line in enumerate(_joined(_texts(part, size), JSON_LINE)):
+        if len(line) > JSON_LINE:
+            raise DataError(f"{_where(part, number)}: expected at most {JSON_LINE:,} characters in a JSON line")
         if not line.strip():
             continue
         try:

@@ -418,6 +418,8 @@ def _cast(x: Any, xp: Any) -> Any:
 
 
 def whole_number(what: str, value: Any, least: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise UserError(f"{what}: expected an integer of at least {least}, found {value!r}")
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise UserError(f"{what}: expected an integer of at least {least}, found {value!r:.60}")
+    if int(value) >= 2**31:
+        raise UserError(f"{what}: expected an integer below {2**31}, found {value!r:.60}")
     return int(value)

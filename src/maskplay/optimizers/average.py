@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot
+from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot, within
 
 __all__ = ["Average"]
 
@@ -47,7 +47,7 @@ class Average(OptimizerWrapper):
         self, inner: keras.optimizers.Optimizer, momentum: float = 0.999, debias: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(inner, **kwargs)
-        if not 0 <= momentum < 1:
+        if not within(momentum, 0, 1) or momentum == 1:
             raise UserError(f"Average: expected a momentum from 0 to below 1, found {momentum!r}")
         self.momentum = momentum
         self.debias = debias

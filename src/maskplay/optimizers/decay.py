@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import leaves, paths_matching
+from maskplay.optimizers.wrapper import chain, leaves, paths_matching
 
 __all__ = ["exclude_from_decay"]
 
@@ -41,6 +41,11 @@ def exclude_from_decay(
     excluded = [variable for variable in model.trainable_variables if variable.path in paths]
     if len(excluded) == len(model.trainable_variables):  # under PyTorch Keras would fail later, without saying why
         raise UserError(f"exclude_from_decay: {patterns} leave nothing to decay; drop weight_decay=")
+    if not optimizer.built and any(isinstance(each, keras.optimizers.MultiOptimizer) for each in chain(optimizer)):
+        optimizer.build(model.trainable_variables)  # a MultiOptimizer knows its parts only then
     for each in leaves(optimizer):  # wrappers pass it on; a MultiOptimizer does not
+        own = {id(variable) for variable in each._trainable_variables} if each.built else {0}
+        if each.weight_decay and own <= {id(variable) for variable in excluded}:
+            raise UserError(f"exclude_from_decay: {patterns} leave {each.name} nothing to decay; drop weight_decay=")
         each.exclude_from_weight_decay(var_list=excluded)
     return [variable.path for variable in excluded]

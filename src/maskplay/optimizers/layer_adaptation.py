@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras import ops
 
 from maskplay.errors import UserError
 from maskplay.optimizers.schedules import Modified, WithoutBiasCorrection
-from maskplay.optimizers.wrapper import OptimizerWrapper, leaves, paths_matching, snapshot
+from maskplay.optimizers.wrapper import OptimizerWrapper, leaves, paths_matching, snapshot, within
 
 __all__ = ["LayerAdaptation"]
 
@@ -52,7 +53,8 @@ class LayerAdaptation(OptimizerWrapper):
         super().__init__(inner, **kwargs)
         if not hasattr(inner, "learning_rate"):
             raise UserError(f"LayerAdaptation: {inner.name} has no learning rate of its own; wrap what is inside it")
-        if limits is not None and not 0 <= limits[0] <= limits[1]:
+        pair = isinstance(limits, list | tuple) and len(limits) == 2 and all(within(each, 0, inf) for each in limits)
+        if limits is not None and (not pair or limits[0] > limits[1]):
             raise UserError(f"LayerAdaptation: expected limits (least, greatest) from 0, found {limits!r}")
         for each in leaves(inner):
             schedule = getattr(each, "_learning_rate", None)
@@ -65,9 +67,9 @@ class LayerAdaptation(OptimizerWrapper):
 
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
-            super().build(variables)
             patterns = [pattern for pattern in self.exclude if pattern not in GAINS_AND_BIASES]
             paths_matching(patterns, variables, self.name)  # one that the user gave must be found somewhere
+            super().build(variables)
             self._adapted = [
                 not any(re.search(each, v.path) for each in self.exclude)
                 and not getattr(v, "overwrite_with_gradient", False)  # whose change is no step

@@ -1,6 +1,7 @@
 """Rows of an embedding that no example of a batch used stand still, with any optimizer."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -63,34 +64,53 @@ class LazyRows(OptimizerWrapper):
             raise NotImplementedError("LazyRows: tf.distribute sums gradients too late; use keras.distribution")
         found = paths_matching(self.patterns, variables, self.name)
         paths = {path for matches in found.values() for path in matches}
-        super().build(variables)
-        accumulates = any(each.gradient_accumulation_steps for each in chain(self.inner))
-        # Paths of the inner optimizer's variables; kept here, the variables would be saved twice.
-        self._slots: dict[int, set[str]] = {}
-        self._seen: dict[int, keras.Variable] = {}
+        if not self.inner.built:
+            self.inner.build(variables)
+        # Names of the inner optimizer's variables; kept here, the variables would be saved twice.
+        self._slots: dict[int, set[tuple[str, int]]] = {}
         for i, variable in enumerate(variables):
             if variable.path in paths:
                 if len(variable.shape) < 2:
                     shape = tuple(variable.shape)
                     raise UserError(f"LazyRows: expected weights of shape (rows, …), found {shape}: {variable.path}")
                 self._slots[i] = self._slots_of(variable, variables)
-                if accumulates:
-                    rows = (variable.shape[0], *[1] * (len(variable.shape) - 1))
-                    self._seen[i] = self.add_variable(rows, name=f"{_prefix(variable)}seen_rows")
+        super().build(variables)
+        accumulates = any(each.gradient_accumulation_steps for each in chain(self.inner))
+        self._seen: dict[int, keras.Variable] = {}
+        for i in self._slots if accumulates else ():
+            rows = (variables[i].shape[0], *[1] * (len(variables[i].shape) - 1))
+            self._seen[i] = self.add_variable(rows, name=f"{_prefix(variables[i])}seen_rows")
 
-    def _slots_of(self, variable: keras.Variable, variables: list[keras.Variable]) -> set[str]:
-        """The slots of a weight: by Keras, their names begin with the weight's path."""
+    def _slots_of(self, variable: keras.Variable, variables: list[keras.Variable]) -> set[tuple[str, int]]:
+        """The slots of a weight: by Keras, their names begin with the weight's path.
+
+        Of several weights with one path, as two networks in one model have, the first owns the first of each name.
+        """
         slots = []
-        for slot in self.inner.variables:
-            owners = [v for v in variables if slot.name.startswith(_prefix(v)) and tuple(v.shape) == tuple(slot.shape)]
-            owner = max(owners, key=lambda v: len(v.path), default=None)
-            if owner is variable and not slot.name.endswith(ACCUMULATOR):
-                slots.append(slot)
+        for each in chain(self.inner):
+            mine = [own for own in each._trainable_variables if own.path == variable.path]
+            place = next((i for i, own in enumerate(mine) if own is variable), None)
+            if place is None:
+                continue  # a MultiOptimizer gives it to another
+            named: dict[str, list[keras.Variable]] = {}
+            for slot in each._variables:
+                owners = [v for v in variables if slot.name.startswith(_prefix(v))]
+                owners = [v for v in owners if tuple(v.shape) == tuple(slot.shape)]
+                owner = max(owners, key=lambda v: len(v.path), default=None)
+                if owner is not None and owner.path == variable.path and not slot.name.endswith(ACCUMULATOR):
+                    named.setdefault(slot.name, []).append(slot)
+            for name, some in named.items():
+                if len(some) != len(mine):
+                    raise UserError(
+                        f"LazyRows: {len(mine)} weights have the path {variable.path}, and {each.name} has "
+                        f"{len(some)} slots {name}: not to be told apart; give their layers other names"
+                    )
+                slots.append(some[place])
         if not self.allow_partial:
             names = {slot.name for slot in slots}
             for each in chain(self.inner):
                 if not any(own is variable for own in each._trainable_variables):
-                    continue  # a MultiOptimizer gives it to another
+                    continue
                 coupled = isinstance(each, keras.optimizers.Adafactor | keras.optimizers.ScheduleFreeAdamW)
                 if isinstance(each, keras.optimizers.Muon):  # for what it leaves to Adam it has a second moment
                     coupled = f"{_prefix(variable)}velocity" not in names
@@ -99,7 +119,8 @@ class LazyRows(OptimizerWrapper):
                         f"LazyRows: {each.name} has state for {variable.path} in which rows mix; allow_partial=True to "
                         "let that state go on for all rows"
                     )
-        return {slot.path for slot in slots}
+        owned = {id(slot) for slot in slots}
+        return {name for name, slot in _named(self.inner.variables) if id(slot) in owned}
 
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
         lazy = []
@@ -109,7 +130,8 @@ class LazyRows(OptimizerWrapper):
                 touched = _touched(grad)
                 if i in self._seen:
                     touched = ops.logical_or(touched, self._seen[i].value > 0)
-                slots = [slot for slot in self.inner.variables if slot.path in self._slots[i]] * self.freeze_slots
+                slots = [slot for name, slot in _named(self.inner.variables) if name in self._slots[i]]
+                slots *= self.freeze_slots
                 kept = [variable, *slots]
                 lazy.append((touched, self._seen.get(i), kept, [snapshot(each) for each in kept]))
         real = self.advance(grads, variables)
@@ -125,11 +147,18 @@ class LazyRows(OptimizerWrapper):
         return {**super().get_config(), "patterns": list(self.patterns), **own}
 
 
+def _named(variables: Iterable[keras.Variable]) -> Iterator[tuple[tuple[str, int], keras.Variable]]:
+    """Variables with what tells them apart: the path, and which of those with this path."""
+    times: Counter[str] = Counter()
+    for variable in variables:
+        yield (variable.path, times[variable.path]), variable
+        times[variable.path] += 1
+
+
 def _prefix(variable: keras.Variable) -> str:
     return variable.path.replace("/", "_") + "_"
 
 
 def _touched(grad: Any) -> Any:
     """Which rows have any gradient: booleans (rows, 1, …)."""
-    grad = ops.convert_to_tensor(grad)  # TensorFlow's embeddings give IndexedSlices
     return ops.any(ops.not_equal(grad, 0), axis=tuple(range(1, len(grad.shape))), keepdims=True)

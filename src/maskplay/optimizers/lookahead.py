@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper
+from maskplay.optimizers.wrapper import OptimizerWrapper, within
 
 __all__ = ["Lookahead"]
 
@@ -42,7 +42,7 @@ class Lookahead(OptimizerWrapper):
         super().__init__(inner, **kwargs)
         if not isinstance(sync_period, int) or sync_period < 1:
             raise UserError(f"Lookahead: expected a whole number of steps from 1 as sync_period, found {sync_period!r}")
-        if not 0 <= slow_step <= 1:
+        if not within(slow_step, 0, 1):
             raise UserError(f"Lookahead: expected a slow_step from 0 to 1, found {slow_step!r}")
         self.sync_period = sync_period
         self.slow_step = slow_step

@@ -2,13 +2,14 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot
+from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot, within
 
 __all__ = ["ParameterRates"]
 
@@ -41,7 +42,7 @@ class ParameterRates(OptimizerWrapper):
     def __init__(self, inner: keras.optimizers.Optimizer, factors: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(inner, **kwargs)
         for pattern, factor in factors.items():
-            if not 0 <= factor < math.inf:
+            if not within(factor, 0, sys.float_info.max):
                 raise UserError(f"ParameterRates: expected a factor from 0 for {pattern!r}, found {factor!r}")
         self.factors = dict(factors)
 

@@ -1,5 +1,6 @@
 """Learning rates by the step: what Keras' schedules lack. Each takes a number or another schedule as its base."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,9 +52,14 @@ class PiecewiseLinear(Modified):
 
     def __init__(self, base: Base, knots: Mapping[int, float]) -> None:
         super().__init__(base)
-        self.knots = {int(step): float(multiplier) for step, multiplier in knots.items()}  # JSON has only text as keys
-        if not self.knots or min(self.knots) < 0:
-            raise UserError(f"PiecewiseLinear: expected {{step: multiplier}} with steps from 0, found {dict(knots)!r}")
+        try:  # JSON has only text as keys
+            self.knots = {int(step): float(multiplier) for step, multiplier in knots.items()}
+            whole = all(isinstance(step, str) or step == int(step) for step in knots)
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            self.knots, whole = {}, False
+        if not self.knots or not whole or min(self.knots) < 0 or not all(map(math.isfinite, self.knots.values())):
+            found = f"found {knots!r:.80}"
+            raise UserError(f"PiecewiseLinear: expected {{step: multiplier}} with whole steps from 0, {found}")
 
     def __call__(self, step: Any) -> Any:
         knots = sorted({0: 0.0, **self.knots}.items())

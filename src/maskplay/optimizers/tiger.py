@@ -1,16 +1,17 @@
 """Tiger: the sign of the momentum, at a rate that fits each weight's size. One slot per weight."""
 
-import re
 from typing import Any
 
 import keras
 from keras import ops
 
+from maskplay import _backend
 from maskplay.errors import UserError
+from maskplay.optimizers.wrapper import within
 
 __all__ = ["Tiger"]
 
-VECTORS = re.compile("bias|beta|gamma")
+VECTORS = ("bias", "beta", "gamma")
 SMALLEST = 1e-3  # of the size; weights that begin as 0 would never leave it
 
 
@@ -51,7 +52,7 @@ class Tiger(keras.optimizers.Optimizer):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         for name, value in (("beta", beta), ("shrink", shrink)):
-            if not 0 <= value <= 1:
+            if not within(value, 0, 1):
                 raise UserError(f"Tiger: expected {name} from 0 to 1, found {value!r}")
         self.beta = beta
         self.shrink = shrink
@@ -67,18 +68,18 @@ class Tiger(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         at = self._get_variable_index(variable)
         momentum, name = self._momentums[at], self._paths[at].split("/")[-1]
-        gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
+        gradient = ops.cast(_backend.dense(gradient), variable.dtype)
         weight = ops.convert_to_tensor(variable)
         finite = ops.all(ops.isfinite(gradient))
 
         moved = self.beta * momentum.value + (1 - self.beta) * ops.where(finite, gradient, 0)
         moved = ops.where(finite, moved, momentum.value)
         size, decay = 0.5, 0.0
-        if not VECTORS.search(name):
+        if name not in VECTORS:
             size = self._size(weight, rows="embedding" in name)
             decay = (self.weight_decay or 0.0) if self._use_weight_decay(variable) else 0.0
         step = ops.cast(learning_rate, variable.dtype) * size * (ops.sign(moved) + decay * weight)
-        rest = 1.0 if "gamma" in name else 0.0
+        rest = 1.0 if name == "gamma" else 0.0
         new = ops.where(finite, weight - step, (weight - rest) * self.shrink + rest)
         self.assign(momentum, moved)
         self.assign(variable, new)

@@ -7,17 +7,20 @@ will be. Norms and biases do not decay, gradients are clipped to 1. (Keras saves
 optimizer: after loading a model, `model.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`.)
 """
 
+import sys
+
 import keras
 
 from maskplay.errors import UserError
 from maskplay.optimizers.layer_adaptation import LayerAdaptation
 from maskplay.optimizers.muon import Muon
 from maskplay.optimizers.schedules import PiecewiseLinear
+from maskplay.optimizers.wrapper import within
 
 __all__ = ["adamw", "lamb", "muon"]
 
 WARM_UP = 0.1  # of all steps
-STILL = ["bias", "gamma", "beta"]  # do not decay
+STILL = [r"(^|/)(bias|gamma|beta)(:\d+)?$"]  # do not decay; a name, under TensorFlow a path
 
 
 def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
@@ -30,7 +33,7 @@ def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None 
         decay: batches of a straight fall at the end, before which the rate stays; None = a cosine from the highest on.
 
     Raises:
-        UserError: warm-up and decay together are longer than the training.
+        UserError: a rate below 0, no steps, or warm-up and decay that are longer than the training or below 0.
 
     Example:
         >>> optimizer = adamw(1e-3, steps=100)
@@ -72,6 +75,11 @@ def muon(rate: float, steps: int, warmup: int | None = None, decay: int | None =
 def _rising(
     rate: float, steps: int, warmup: int | None, decay: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule:
+    for name, value, least in (("steps", steps, 1), ("warmup", warmup, 0), ("decay", decay, 0)):
+        if value is not None and value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value!r}")
+    if not within(rate, 0, sys.float_info.max):
+        raise UserError(f"rate: expected a number of at least 0, found {rate!r}")
     rising = int(WARM_UP * steps) if warmup is None else warmup
     if rising > steps:
         raise UserError(f"warmup: expected no more steps than the training has, {steps}; found {rising}")

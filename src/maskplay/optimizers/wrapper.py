@@ -9,11 +9,13 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
+from numbers import Real
 from typing import Any, Self
 
 import keras
 from keras import ops
 
+from maskplay import _backend
 from maskplay.errors import UserError
 
 __all__ = ["OptimizerWrapper"]
@@ -29,7 +31,8 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         name: for error messages and saved files.
 
     Raises:
-        UserError: `inner` is no such optimizer, or got an argument that belongs to it (`weight_decay`, `clipnorm`, …).
+        UserError: `inner` is no such optimizer or has `use_ema` (`Average` goes around wrappers), or the wrapper got an
+            argument that belongs to `inner` (`weight_decay`, `clipnorm`, …).
 
     Example:
         >>> class Halved(OptimizerWrapper):
@@ -51,9 +54,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             raise UserError(f"{kind}: expected a Keras optimizer to wrap, found {inner!r}")
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise UserError(f"{kind}: LossScaleOptimizer goes outside: LossScaleOptimizer({kind}(…))")
-        accumulating = {each.gradient_accumulation_steps or 1 for each in leaves(inner)}
-        if len(accumulating) > 1:
-            raise UserError(f"{kind}: expected one gradient_accumulation_steps, found {sorted(accumulating)} inside")
+        _check_leaves(kind, inner)
         if misplaced:
             raise UserError(f"{kind}: takes no {', '.join(misplaced)}; give it to the inner optimizer")
         # A callable rate, because a number would become a variable that nothing uses.
@@ -64,7 +65,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         """One call of the optimizer. A wrapper calls `advance` in the middle and keeps snapshots in local variables.
 
         Args:
-            grads: one tensor (under TensorFlow perhaps `IndexedSlices`) or None for each variable.
+            grads: one tensor or None for each variable.
             variables: those given to `apply`, all or some of those the optimizer was built for.
         """
         self.advance(grads, variables)
@@ -112,10 +113,12 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         """Makes the inner optimizer's variables; a subclass makes its own after `super().build(variables)`."""
         if not self.inner.built:
             self.inner.build(variables)
+        _check_leaves(type(self).__name__, self.inner)  # a MultiOptimizer has made them only now
         super().build(variables)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Iterable[keras.Variable] | None = None) -> None:
-        grads = list(grads)
+        # Rows that occur twice count as one: TensorFlow's slices would be squared one by one.
+        grads = [_backend.dense(grad) for grad in grads]
         if not grads:
             return
         if not self.built:
@@ -193,6 +196,20 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         # A copy, because Keras writes the objects it makes into the config it is given.
         inner = keras.saving.deserialize_keras_object(deepcopy(config["inner"]), custom_objects=custom_objects)
         return cls(**{**config, "inner": inner})
+
+
+def _check_leaves(kind: str, inner: keras.optimizers.Optimizer) -> None:
+    some = leaves(inner)
+    accumulating = {each.gradient_accumulation_steps or 1 for each in some}
+    if len(accumulating) > 1:
+        raise UserError(f"{kind}: expected one gradient_accumulation_steps, found {sorted(accumulating)} inside")
+    if any(each.use_ema for each in some):  # it would average, and write, what the wrapper then changes
+        raise UserError(f"{kind}: use_ema inside it; put mp.optimizers.Average around it instead")
+
+
+def within(value: Any, least: float, most: float) -> bool:
+    """Whether a value is a number in these bounds."""
+    return isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) <= most
 
 
 def snapshot(variable: keras.Variable) -> Any:

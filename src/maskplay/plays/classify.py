@@ -9,21 +9,20 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
-from maskplay.config import TABLES, Config
+from maskplay.config import BUCKETS, TABLES, Config
 from maskplay.errors import CheckpointError, DataError, UserError, listed
-from maskplay.language_model import LanguageModel, named_weights
+from maskplay.language_model import LanguageModel, named_weights, weight_values
 from maskplay.layers.heads import Pooler
 from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
@@ -220,8 +219,8 @@ class Classify(keras.Model):
         """Labels of texts; for arrays what Keras predicts, logits `(n, labels)`.
 
         Args:
-            x: a list of texts, of pairs (text, text2), or of examples, whose labels are ignored; or what Keras takes,
-                except generators.
+            x: a list of texts, of pairs (text, text2), or of dictionaries or objects whose labels are ignored (two
+                strings are two texts, no label); or what Keras takes, except generators.
             batch_size: default 32.
             *args, **kwargs: everything else of `keras.Model.predict`, for arrays.
 
@@ -299,7 +298,7 @@ class Classify(keras.Model):
                 pass
             case [text, text2, label] if labelled:
                 pass
-            case [text, text2] if not labelled:
+            case [text, text2] | [text, text2, _] if not labelled:
                 pass
             case Mapping():
                 text, text2, label = (example.get(name) for name in ("text", "text2", "label"))
@@ -330,7 +329,7 @@ class Classify(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classify":
         config = dict(config)
-        network = LanguageModel(Config.from_dict(config.pop("config")), heads=["pooler"])
+        network = LanguageModel(Config.from_dict(config.pop("config")), heads=["pooler"], dtype=config.get("dtype"))
         return cls(SimpleNamespace(network=network, tokenizer=None), **config)
 
     def save_assets(self, folder: str) -> None:
@@ -363,6 +362,8 @@ class Classify(keras.Model):
         """What `save` puts into its folder, for callers that put more beside it."""
         if self.tokenizer is None:
             raise UserError("this play has no tokenizer to save; save it as a .keras file")
+        if any(layer.quantization_mode for layer in self._flatten_layers()):
+            raise UserError("a quantized play is not saved: save it before quantize(…), and quantize what is opened")
         description = {
             "format": "play",
             "play": "classify",
@@ -373,8 +374,7 @@ class Classify(keras.Model):
             "config": self.config.to_dict(),
         }
         (folder / MARKER).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        arrays = {name: ops.convert_to_numpy(weight) for name, weight in self._named_weights().items()}
-        write_arrays(folder / WEIGHTS, arrays)
+        write_arrays(folder / WEIGHTS, self._by_path(weight_values))
         self.tokenizer.save(folder)
 
     @classmethod
@@ -394,7 +394,7 @@ class Classify(keras.Model):
             play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
-        weights = play._named_weights()
+        weights = play._by_path(named_weights)
         wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
         for name in sorted({*wanted, *arrays}):
             if wanted.get(name) != arrays.shapes.get(name):
@@ -406,10 +406,10 @@ class Classify(keras.Model):
             weight.assign(arrays[name])
         return play
 
-    def _named_weights(self) -> dict[str, Any]:
-        """All weights by the paths that checkpoints have, wherever the encoder was built."""
+    def _by_path(self, named: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """All weights (or their values) by the paths that checkpoints have, wherever the encoder was built."""
         parts = {"encoder": self.encoder, "pooler": self.pooler, "classifier": self.classifier}
-        return {f"{part}/{name}": weight for part in parts for name, weight in named_weights(parts[part]).items()}
+        return {f"{part}/{name}": weight for part in parts for name, weight in named(parts[part]).items()}
 
 
 def _examples(x: Any, name: str = "x") -> list[Any] | None:
@@ -433,11 +433,12 @@ def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: P
     table = (config.vocab_size + (config.num_segments or 0)) * config.size_of_embedding
     if config.position in TABLES:
         table += config.max_positions * config.size_of_embedding
+    table += config.hidden_size**2 + config.num_buckets * config.num_heads * (config.position in BUCKETS)
     heads = config.num_heads + (config.num_kv_heads or config.num_heads)
     width = 2 * config.intermediate_size + heads * (config.size_per_key + config.size_per_head)
     if config.attention == "gau":
         width = 3 * config.intermediate_size + config.size_per_key
-    block = config.hidden_size * width
+    block = config.hidden_size * (width + 2 * (config.condition_size or 0))
     claimed, found = table + config.blocks * block, sum(math.prod(shape) for shape in shapes.values())
     if claimed > found:
         raise CheckpointError(

@@ -153,7 +153,7 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
         Two arrays, int64 `(spans, 2)`, as `Packed` takes them.
 
     Raises:
-        UserError: the corpus is one sentence; nothing would be left to train on.
+        UserError: the corpus is one sentence, so nothing would be left to train on, or no such share.
 
     Example:
         >>> import tempfile
@@ -165,6 +165,8 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
         >>> int((train[:, 1] - train[:, 0]).sum()), int((dev[:, 1] - dev[:, 0]).sum())
         (56, 8)
     """
+    if not 0 < share < 1:
+        raise UserError(f"held_out: expected a share between 0 and 1, found {share!r}")
     size, bounds = max(1, min(CHUNK, (len(corpus.sentences) - 1) // 16)), corpus.documents
     if corpus.pairs:
         size, bounds = len(corpus.sentences), bounds[::2]

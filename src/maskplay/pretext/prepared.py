@@ -117,17 +117,19 @@ class Prepared:
         description = read_marker(self.folder)
         if description.get("format") != "tokens":
             raise UserError(f"{self.folder}: expected a corpus prepared by maskplay, found {description.get('format')}")
-        self.vocab_size: int = description["vocab_size"]
+        self.vocab_size: int = description.get("vocab_size", 0)
         self.pairs = description.get("pairs") is True
         for name in ARRAYS:
             try:
                 setattr(self, name, np.load(self.folder / f"{name}.npy", mmap_mode="r"))
-            except (OSError, ValueError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 raise UserError(f"{self.folder / name}.npy: missing or damaged ({error}); prepare it anew") from None
         sound = (
-            len(self.ids) == len(self.words) == self.sentences[-1]
+            all(getattr(self, name).ndim == 1 for name in ARRAYS)
+            and min(len(self.sentences), len(self.documents)) > 0
+            and len(self.ids) == len(self.words) == self.sentences[-1]
             and len(self.sentences) - 1 == self.documents[-1]
-            and description["tokens"] == len(self.ids)
+            and description.get("tokens") == len(self.ids)
             and not (self.pairs and len(self.documents) % 2 == 0)
         )
         if not sound:
@@ -289,16 +291,18 @@ def encode(block: Block, tokenizer: Any, words: Callable[[str], Sequence[str]]) 
 
 def _begins(texts: list[str], words: Callable[[str], Sequence[str]]) -> np.ndarray:
     """Where in all texts as one a word begins."""
-    whole, at = "".join(texts), 0
-    begins = np.zeros(len(whole), bool)
+    begins = np.zeros(sum(map(len, texts)), bool)
     many = getattr(words, "many", None)  # one call for all of them, where there is such a method
+    first = 0
     for text, found in zip(texts, many(texts) if many else map(words, texts)):
+        at = 0
         for word in found:
-            at = whole.find(word, at)
+            at = text.find(word, at)
             if at < 0:
                 raise UserError(f"words: expected the words of a text in their order, found {word!r} in {text[:60]!r}")
-            begins[at : at + 1] = True
+            begins[first + at : first + at + 1] = True
             at += len(word)
+        first += len(text)
     return begins
 
 

@@ -145,7 +145,7 @@ def read_pair(vocab_path: Path, merges_path: Path, form: Form | None = None) -> 
     vocab = read_json(vocab_path)
     added = []
     for i, entry in _added(settings):
-        if isinstance(entry.get("content"), str) and i.isdecimal() and entry["content"] not in vocab:
+        if isinstance(entry.get("content"), str) and i.isdecimal() and len(i) < 10 and entry["content"] not in vocab:
             vocab[entry["content"]] = int(i)
         if not entry.get("special") and entry.get("content") in vocab:
             added.append(Added(entry["content"], bool(entry.get("single_word")), False))

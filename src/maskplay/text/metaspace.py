@@ -45,6 +45,7 @@ SPLITTERS: dict[str, tuple[str, ...]] = {
     "Metaspace": ("replacement", "prepend_scheme", "add_prefix_space", "split"),
 }
 PATTERNS = (" {2,}",)  # the regular expressions of released files
+GROWING = 1  # steps that may put several characters in place of one
 REPLACEMENT = 256  # bytes that one normalization step may put in place of a character; NFKC needs 33
 
 
@@ -254,6 +255,8 @@ def _steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
 def _known(part: dict[str, Any], key: str, known: dict[str, tuple[str, ...]], path: Path) -> dict[str, Any] | None:
     """A normalizer or pre_tokenizer with its known steps and settings; `CheckpointError` for any other step."""
     steps = part.get(key) if part.get("type") == "Sequence" else [part] if part else []
+    if isinstance(steps, list) and sum(isinstance(step, dict) and _grows(step) for step in steps) > GROWING:
+        raise CheckpointError(f"{path}: {key}: expected at most {GROWING} steps that lengthen text, found more")
     taken = []
     for step in steps if isinstance(steps, list) else [None]:
         kind = step.get("type") if isinstance(step, dict) else None
@@ -261,6 +264,12 @@ def _known(part: dict[str, Any], key: str, known: dict[str, tuple[str, ...]], pa
             raise CheckpointError(f"{path}: {key}: expected steps of SentencePiece, found {str(step)[:120]}")
         taken.append({"type": kind} | {name: step[name] for name in known[kind] if name in step})
     return {"type": "Sequence", key: taken} if taken else None
+
+
+def _grows(step: dict[str, Any]) -> bool:
+    """Whether a step may put many characters for one; of several, one multiplies what the other made."""
+    content = step.get("content")
+    return step.get("type") == "Precompiled" or isinstance(content, str) and len(content) > 1
 
 
 def _harmless(step: dict[str, Any]) -> bool:

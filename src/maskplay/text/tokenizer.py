@@ -6,6 +6,7 @@ vocabulary returns a new one.
 """
 
 import json
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -321,7 +322,7 @@ class Tokenizer:
             UserError: an id is not in the vocabulary.
         """
         hidden = self._hidden if skip_specials else set()
-        return self._kind.join(self.tokens(i for i in ids if i not in hidden))
+        return self._kind.join([self._kind.tokens[i] for i in map(self._checked, ids) if i not in hidden])
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The vocabulary strings of ids; `UserError` for an id outside the vocabulary."""
@@ -351,10 +352,14 @@ class Tokenizer:
             raise UserError(f"this {self._kind.name} tokenizer has no {role} token; its special tokens: {there}")
         return self.vocab[token]
 
-    def _checked(self, i: int) -> int:
+    def _checked(self, i: Any) -> int:
+        try:
+            i = operator.index(i)  # also of a backend's tensor
+        except TypeError:
+            raise UserError(f"token ids: expected integers, found {i!r:.60}") from None
         if not 0 <= i < len(self.vocab):
             raise UserError(f"token id {i}: the vocabulary has ids 0 to {len(self.vocab) - 1}")
-        return int(i)
+        return i
 
     # Editing the vocabulary
 
