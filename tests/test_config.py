@@ -35,7 +35,7 @@ def test_round_trip_and_change() -> None:
         ({"num_heads": 5}, "hidden_size 32 is not a multiple of num_heads 5"),
         ({"head_size": 0}, "head_size"),
         ({"pad_id": 100}, "pad_id: expected an id below vocab_size 100, found 100"),
-        ({"position": "learned_after_pad", "max_positions": 1}, "max_positions: places are counted from pad_id . 1"),
+        ({"position": "learned_after_pad", "max_positions": 1}, "places are counted from pad_id + 1 = 1, found"),
         ({"position": "buckets", "num_buckets": 3}, "num_buckets of at least 4"),
         ({"position": "buckets", "max_positions": 16}, "max_positions above half of it, found 32 and 16"),
         ({"attention": "gau", "activation": "gated_silu"}, "gated attention units have gates already"),

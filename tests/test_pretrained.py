@@ -118,13 +118,13 @@ def test_a_mask_of_another_spelling(tiny: mp.Pretrained) -> None:
 
 
 def test_vectors_of_what_reads_from_left_to_right(tiny: mp.Pretrained) -> None:
-    gpt = speaker(tiny, "gpt2")
+    gpt = speaker(tiny, "gpt")
     whole, begun = gpt.encode(["科学技术", "科学"], pool="cls")
     np.testing.assert_allclose(whole, begun, rtol=0, atol=1e-5)  # the first token sees itself alone
     network = mp.LanguageModel(gpt.config.but(pad_id=None), heads=["lm"])
     network.build()
     network.set_weights(gpt.network.get_weights())
-    alike = mp.Pretrained(network, tiny.tokenizer, "gpt2")
+    alike = mp.Pretrained(network, tiny.tokenizer, "gpt")
     np.testing.assert_allclose(alike.encode(["科学", "科"]), gpt.encode(["科学", "科"]), rtol=0, atol=1e-5)
     conditioned = mp.Pretrained(mp.LanguageModel(tiny.config.but(condition_size=4)), tiny.tokenizer)
     with pytest.raises(mp.UserError, match="encode: this network takes a condition"):

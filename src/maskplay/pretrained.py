@@ -6,7 +6,6 @@
 import functools
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +15,24 @@ import keras
 import numpy as np
 from keras import ops
 
-from maskplay import _backend, bundled, masks, plays
+from maskplay import _backend, masks, plays
 from maskplay.checkpoints.load import Compound, load_network
 from maskplay.checkpoints.match import Match
+from maskplay.checkpoints.places import find
 from maskplay.checkpoints.save import save, save_everywhere
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import Config
 from maskplay.decode import greedy
 from maskplay.encoder import Encoder
-from maskplay.errors import CheckpointError, MissingExtra, UserError
+from maskplay.errors import MissingExtra, UserError
 from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
 from maskplay.language_model import SCORES, LanguageModel
 from maskplay.storage import JSON_LIMIT, MARKER, read_marker
 from maskplay.text.tokenizer import Tokenizer
+from maskplay.text.words import Segmenter
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 MOST_CANDIDATES = 100_000  # of several blanks there are too many combinations to hold
-_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.*", "merges.txt", "*.model", "tokenizer.bin")
 
 
 @dataclass(frozen=True)
@@ -342,6 +341,7 @@ def load(
     keep_tokens: Sequence[int] | None = None,
     compound_tokens: Sequence[Compound] | Mapping[str, Compound] | None = None,
     family: str | None = None,
+    segmenter: Segmenter | None = None,
     **changes: Any,
 ) -> Any:
     """Open a checkpoint or a saved play.
@@ -361,6 +361,7 @@ def load(
         family: a name of `maskplay.families`, where files of several look alike (simbert, roformer_sim, wobert, labse,
             t5_pegasus, albert_unshared, nezha); or another family to make from this checkpoint: with `strict=False`
             whatever fits is taken over, and `print(b.report)` tells what did not.
+        segmenter: the function that cuts text into words, where the tokenizer beside the weights has one of your own.
         **changes: position="hierarchical" (texts beyond the position table), max_positions=1024 (the table
             interpolated), activation="gelu_tanh", condition_size=128 (conditional layer normalization),
             attention="residual" (RealFormer), dropout=0.2, …
@@ -388,7 +389,7 @@ def load(
             options = (config, vocab, heads, keep_tokens, compound_tokens, family)
             if changes or not strict or any(option is not None for option in options):
                 raise UserError(f"{source}: a saved play is opened as it is, without options")
-            return plays.load(source)
+            return plays.load(source, segmenter)
         if source.suffix == ".keras" and _kind(source) in plays.PLAYS.values():
             raise UserError(
                 f"{source}: a play in Keras' own file: keras.saving.load_model opens it; what `save` writes under a "
@@ -396,10 +397,10 @@ def load(
             )
     tokenizer, trouble = None, None
     if vocab is not None:
-        tokenizer = Tokenizer.load(vocab)
+        tokenizer = Tokenizer.load(vocab, segmenter)
     elif folder is not None and Tokenizer.lies_in(folder):
         try:
-            tokenizer = Tokenizer.load(folder)
+            tokenizer = Tokenizer.load(folder, segmenter)
         except (UserError, MissingExtra) as error:  # the network is of use without it
             trouble = error
     names = list(compound_tokens) if isinstance(compound_tokens, Mapping) else None
@@ -432,30 +433,3 @@ def _kind(path: Path) -> type | None:
         return keras.saving.get_registered_object(config["registered_name"])
     except (KeyError, TypeError, ValueError, RecursionError):  # loading its weights tells what is wrong
         return None
-
-
-def find(source: str | os.PathLike[str]) -> Path:
-    """Where a path, a bundled model or what a hub id names lies on this machine."""
-    path = Path(source)
-    if not os.fspath(source).strip() or "\0" in os.fspath(source):
-        raise UserError(f"expected a path or a hub id, found {os.fspath(source)[:200]!r}")
-    try:
-        if path.exists() or Path(f"{path}.index").is_file():
-            return path
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(source)[:200]!r}: not a path ({error})") from None
-    text = os.fspath(source)
-    if text.startswith("bundled:"):
-        return bundled.path(text.removeprefix("bundled:"))
-    if not _HUB_ID.fullmatch(text) or path.parent.is_dir():
-        raise UserError(f"{text}: no such file or folder")
-    # The hub's library reports one cause of failure in many classes; all of them mean "not to be had from there".
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(text, allow_patterns=list(_HUB_FILES)))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{text}: no such file or folder, and as a hub id it cannot be fetched ({type(error).__name__}: {reason})"
-        ) from None

@@ -485,3 +485,27 @@ def test_without_a_tokenizer_texts_are_refused() -> None:
 
 def test_batches_are_batches(untrained: mp.plays.Classify) -> None:
     assert isinstance(untrained.batches(reviews(4)), Batches)
+
+
+def in_pairs(text: str) -> list[str]:
+    return [text[i : i + 2] for i in range(0, len(text), 2)]
+
+
+def test_a_segmenter_of_ones_own_is_given_again(tmp_path: Path) -> None:
+    tokens = [*mp.Tokenizer.from_characters(["这个好差东西"], max_size=100).vocab, "这个", "东西"]
+    tokenizer = mp.Tokenizer.from_vocab(tokens, segmenter=in_pairs)
+    config = mp.Config(vocab_size=len(tokens), hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8)
+    model = mp.plays.Classify(mp.Pretrained(mp.LanguageModel(config, ["pooler"]), tokenizer), LABELS)
+    model.save(tmp_path / "play")
+    with pytest.raises(mp.UserError, match="segmenter 'in_pairs' of your own: pass it, segmenter="):
+        mp.load(tmp_path / "play")
+    back, ids = mp.load(tmp_path / "play", segmenter=in_pairs), tokenizer.encode("这个东西").ids
+    assert back.tokenizer.encode("这个东西").ids == ids and len(tokens) - 1 in ids
+
+
+def test_segments_that_are_token_ids_are_not_made_up() -> None:
+    model = mp.plays.Classify(bert(3, ("pooler",), num_segments=None), LABELS)
+    tokens = np.array([[2, 5, 6, 3]])
+    wanted = model.classifier(model.pooler(model.encoder(tokens)))
+    found = model({"tokens": tokens, "segments": np.zeros((1, 4), "int32")})
+    np.testing.assert_allclose(*(keras.ops.convert_to_numpy(each) for each in (found, wanted)), atol=1e-6)

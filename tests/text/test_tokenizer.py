@@ -273,8 +273,8 @@ def test_decode_and_special_tokens():
 
 def test_decode_takes_a_backends_numbers():
     ids = uncased.encode("我爱北京").ids
-    for given in (np.array(ids), ops.convert_to_tensor(ids), iter(ids)):
-        assert uncased.decode(given) == uncased.decode(ids) == "我爱北京"
+    for some in (np.array(ids), ops.convert_to_tensor(ids), iter(ids)):
+        assert uncased.decode(some) == uncased.decode(ids) == "我爱北京"
     for wrong in ([2.7, 5.0], np.array([2.5]), ["我"]):
         with pytest.raises(UserError, match="token ids: expected integers, found"):
             uncased.decode(wrong)

@@ -133,9 +133,9 @@ def _as(
         hint = {**values.to_dict(), "use_relative_position": values.position == "relative"}
         found, choices = recognise(tensors, hint, family), values
     else:
-        for key in ("model_type", "family"):
-            if not isinstance(values.get(key), str | None):
-                raise CheckpointError(f"{path or 'config'}: {key}: expected a name, found {values[key]!r:.60}")
+        if not isinstance(values.get("model_type"), str | None):
+            kind = f"{values['model_type']!r:.60}"
+            raise CheckpointError(f"{path or 'config'}: model_type: expected a name, found {kind}")
         found = recognise(tensors, values, family)
         if isinstance(values.get("config"), Mapping):
             choices = Config.from_dict(dict(values["config"]))

@@ -12,9 +12,10 @@ import typer
 
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
+from maskplay.checkpoints.places import find
 from maskplay.checkpoints.tensors import Tensors, quoted
 from maskplay.errors import UserError, listed
-from maskplay.pretrained import Pretrained, find, load
+from maskplay.pretrained import Pretrained, load
 from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
 
 
@@ -65,7 +66,8 @@ def inspect(
     print(f"filled       {len(report['filled'])} weights")
     for name in ("left_empty", "left_over", "passed_over", "problems"):
         some = report[name]
-        print(f"{name.replace('_', ' '):12} {len(some) or 'none'}{': ' if some else ''}{listed(some, most=6)}")
+        shown = listed(map(_printable, some), most=6)
+        print(f"{name.replace('_', ' '):12} {len(some) or 'none'}{': ' if some else ''}{shown}")
     if tensors:
         _print_tensors(found.tensors, {theirs: ours for ours, theirs in report["filled"].items()})
 
@@ -73,6 +75,11 @@ def inspect(
 def _is_play(path: str) -> bool:
     marker = Path(path) / MARKER
     return marker.is_file() and read_marker(path).get("format") == "play"
+
+
+def _printable(text: str) -> str:
+    """A name out of a file, or what is said of it, as one line that does nothing to a terminal."""
+    return text if text.isprintable() else quoted(text)
 
 
 def _json(report: Mapping[str, Any]) -> str:
@@ -100,7 +107,7 @@ def _print_contents(report: dict[str, Any]) -> None:
 def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> None:
     """A line each: name, dtype, shape and, of a checkpoint, the weight it fills."""
     for name in tensors.names():
-        row = [name if name.isprintable() else quoted(name), str(tensors.dtype(name)), str(list(tensors.shape(name)))]
+        row = [_printable(name), str(tensors.dtype(name)), str(list(tensors.shape(name)))]
         print("\t".join(row if fills is None else [*row, fills.get(name, "-")]))
 
 

@@ -14,8 +14,12 @@ __all__ = ["Classify", "Pretrain", "load"]
 PLAYS = {"classify": Classify}
 
 
-def load(folder: str | os.PathLike[str]) -> Any:
+def load(folder: str | os.PathLike[str], segmenter: Any = None) -> Any:
     """Open a folder that a play's `save` wrote: the play with its labels, tokenizer and weights.
+
+    Args:
+        folder: what `save` wrote.
+        segmenter: the function that cuts text into words, where the tokenizer has one of your own (see `Tokenizer`).
 
     Raises:
         CheckpointError: not a saved play, of a kind this version does not know, or damaged.
@@ -33,4 +37,4 @@ def load(folder: str | os.PathLike[str]) -> Any:
     if description.get("format") != "play" or description.get("play") not in PLAYS:
         found = f"{description.get('format')!r}, {description.get('play')!r}"
         raise CheckpointError(f"{folder / MARKER}: expected a saved play, one of {', '.join(PLAYS)}; found {found}")
-    return PLAYS[description["play"]].open(folder, description)
+    return PLAYS[description["play"]].open(folder, description, segmenter)

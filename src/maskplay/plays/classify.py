@@ -106,7 +106,8 @@ class Classify(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         tokens, segments = (inputs["tokens"], inputs.get("segments")) if isinstance(inputs, dict) else (inputs, None)
-        hidden = self.encoder(tokens, segments=segments, training=training)
+        # None: where "segments" are token ids (CDial-GPT), zeros would be one.
+        hidden = self.encoder(tokens, segments=segments if self.config.num_segments else None, training=training)
         return self.classifier(self.dropout(self.pooler(hidden), training=training))
 
     # Training and using it as a Keras model, with examples in place of arrays
@@ -378,7 +379,7 @@ class Classify(keras.Model):
         self.tokenizer.save(folder)
 
     @classmethod
-    def open(cls, folder: Path, description: Mapping[str, Any]) -> "Classify":
+    def open(cls, folder: Path, description: Mapping[str, Any], segmenter: Any = None) -> "Classify":
         """The play in a folder whose `maskplay.json` has been read; see `maskplay.plays.load`."""
         where = folder / MARKER
         try:
@@ -388,8 +389,7 @@ class Classify(keras.Model):
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
         arrays = Arrays(folder / WEIGHTS)
         _check_size(config, arrays.shapes, folder)
-        tokenizer = Tokenizer.load(folder)
-        network = LanguageModel(config, heads=["pooler"])
+        tokenizer, network = Tokenizer.load(folder, segmenter), LanguageModel(config, heads=["pooler"])
         try:
             play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
         except (TypeError, ValueError) as error:

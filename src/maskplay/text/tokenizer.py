@@ -273,9 +273,7 @@ class Tokenizer:
             >>> found.ids.tolist(), found.offsets.tolist(), found.sizes.tolist()
             ([77, 80, 79], [[0, 1], [1, 2], [0, 1]], [2, 1])
         """
-        for i, text in enumerate(texts):
-            _check(i, text)
-        return self._kind.split_flat([without_surrogates(text) for text in texts])
+        return self._kind.split_flat([without_surrogates(text) for text in _strings(texts)])
 
     def _room(self, max_length: int | None, pair: str | None) -> int | None:
         if max_length is None:
@@ -292,10 +290,8 @@ class Tokenizer:
         A long text is not read to its end: its beginning is split, up to a place where its kind may cut, and a longer
         beginning only if that gave too few pieces.
         """
-        for i, text in enumerate(texts):
-            _check(i, text)
         found: dict[int, Pieces] = {}
-        pending, reach = list(range(len(texts))), 2
+        pending, reach = list(range(len(_strings(texts)))), 2
         while pending:
             heads = [self._head(texts[i], rooms[i], reach) for i in pending]
             for i, head, pieces in zip(pending, heads, self._kind.split(heads, specials)):
@@ -447,6 +443,8 @@ class Tokenizer:
         return type(self), (self._kind,)
 
 
-def _check(i: int, text: Any) -> None:
-    if not isinstance(text, str):
-        raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
+def _strings(texts: Sequence[Any]) -> Sequence[str]:
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
+    return texts
