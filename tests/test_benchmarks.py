@@ -1,6 +1,7 @@
 """The benchmarks still run: each in its fastest mode, which measures nothing worth reading."""
 
 import importlib.util
+import lzma
 import os
 import subprocess
 import sys
@@ -86,6 +87,22 @@ def test_a_peer_without_its_environment_is_reported() -> None:
     assert "transformers-fp32    MISSING: cannot run no-such-python" in ran.stdout
 
 
+def test_splitting(benchmark, monkeypatch, tmp_path: Path, capsys) -> None:
+    import splitting
+
+    for folder in ("corpus", "vocabs"):
+        (tmp_path / folder).mkdir()
+    tokens = "[PAD] [UNK] [CLS] [SEP] [MASK] 天 地 ， p ##lay".split()
+    (tmp_path / "vocabs" / "bert-base-chinese-vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    for file in splitting.TEXTS.values():
+        with lzma.open(tmp_path / "corpus" / file, "wt", encoding="utf-8") as text:
+            text.write("1\t古文\t天地，play 黄\n" * 50)
+    benchmark(splitting, "--data", str(tmp_path), "--rounds", "1")
+    told = capsys.readouterr().out
+    assert told.count("300 tokens") == 3, told
+    assert told.endswith("ids and offsets are the same\n")
+
+
 def test_segmentation(benchmark, tmp_path: Path, capsys) -> None:
     import segmentation
 
@@ -138,7 +155,7 @@ def test_the_curve_is_drawn(benchmark, monkeypatch, tmp_path: Path) -> None:
 
 
 def test_every_benchmark_is_listed() -> None:
-    listed = "encoder import_cost padding pretrain segmentation words words_quality".split()
+    listed = "encoder import_cost padding pretrain segmentation splitting words words_quality".split()
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(listed)
 
 

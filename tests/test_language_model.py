@@ -162,3 +162,12 @@ def test_mistakes_are_one_clear_line(wrong: Any, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         wrong()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [-1, -100, 20, 2**20])
+def test_ids_that_no_token_has(wrong: int) -> None:
+    """Also where the backend would count a negative one from the end of the table."""
+    model = LanguageModel(CONFIG)
+    for tokens in (np.array([[wrong, 2]]), ops.convert_to_tensor([[3, wrong]])):
+        with pytest.raises(UserError, match=f"tokens: expected ids from 0 to 19, found {wrong}"):
+            model(tokens)
