@@ -123,8 +123,9 @@ T5 = Family(
     tokenizers=(SENTENCEPIECE,),
 )  # fmt: skip
 T5_1_1 = T5.but(
-    "t5_1_1", "arXiv:2002.05202", activation="gated_gelu_tanh", scores="own", intermediate_size=2048, dropout=0.0
-)
+    "t5_1_1", "arXiv:2002.05202", activation="gated_gelu_tanh", scores="own", intermediate_size=2048, dropout=0.0,
+    attention_dropout=0.0,
+)  # fmt: skip
 MT5 = T5_1_1.but("mt5", "arXiv:2010.11934", vocab_size=250112)
 T5_PEGASUS = MT5.but(
     "t5_pegasus", "kexue.fm/archives/8209", (WORDPIECE,), "mt5", vocab_size=50000, position="buckets_cross",
