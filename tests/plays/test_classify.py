@@ -509,3 +509,13 @@ def test_segments_that_are_token_ids_are_not_made_up() -> None:
     wanted = model.classifier(model.pooler(model.encoder(tokens)))
     found = model({"tokens": tokens, "segments": np.zeros((1, 4), "int32")})
     np.testing.assert_allclose(*(keras.ops.convert_to_numpy(each) for each in (found, wanted)), atol=1e-6)
+
+
+def test_an_opened_play_stands_apart_from_its_file(folder: Path) -> None:
+    model = mp.load(folder)
+    before = model.probabilities(["这个好", "差"])
+    path = folder / "model.safetensors"
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(path.stat().st_size // 2))
+    np.testing.assert_array_equal(model.probabilities(["这个好", "差"]), before)

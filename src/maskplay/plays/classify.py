@@ -403,7 +403,7 @@ class Classify(keras.Model):
                     f"found {_shown(arrays.shapes.get(name))}"
                 )
         for name, weight in weights.items():
-            weight.assign(arrays[name])
+            weight.assign(np.array(arrays[name]))  # a copy, not the mapped file
         return play
 
     def _by_path(self, named: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
