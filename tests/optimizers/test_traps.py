@@ -87,6 +87,18 @@ def test_t6_also_inside_a_multi_optimizer() -> None:
     assert [np.array_equal(a, b) for a, b in zip(before, model.get_weights())] == [False, True, False]
 
 
+def test_t6_also_where_a_function_chooses_the_optimizer() -> None:
+    inside = {block: keras.optimizers.SGD(0.5, weight_decay=0.5) for block in (True, False)}
+    optimizer = Lookahead(keras.optimizers.MultiOptimizer(lambda variable: inside["block_0" in variable.path]), 9)
+    model = fed(optimizer)
+    with pytest.raises(UserError, match="leave sgd.* nothing to decay"):  # of its two both
+        exclude_from_decay(optimizer, model, ["block_0"])
+    exclude_from_decay(optimizer, model, ["kernel"])
+    before = model.get_weights()
+    optimizer.apply([ops.zeros(weight.shape) for weight in model.weights], model.trainable_variables)
+    assert [np.array_equal(a, b) for a, b in zip(before, model.get_weights())] == [False, True, False]
+
+
 def test_t8_nothing_stands_on_stateless_apply() -> None:
     files = list(Path(maskplay.optimizers.__file__).parent.glob("*.py"))
     assert len(files) > 5 and not [path.name for path in files if "stateless" in path.read_text("utf-8")]
