@@ -54,9 +54,10 @@ def test_pretrain(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
-    told = run("--sizes", "tiny", "--peers", "maskplay-jax-padded")
-    row = next(line.split() for line in told.splitlines() if "tokens/s" in line)
-    assert 16 < int(row[row.index("tokens") - 1]) < 0.9 * 2 * 16, told  # of 2×16 places
+    told = run("--sizes", "tiny", "--peers", "maskplay-jax-padded,maskplay-jax-full")
+    padded, full = (line.split() for line in told.splitlines() if "tokens/s" in line)
+    assert 16 < int(padded[padded.index("tokens") - 1]) < 0.9 * 2 * 16, told  # of 2×16 places
+    assert int(full[full.index("tokens") - 1]) > 0.9 * 2 * 16, told
     (tmp_path / "text.txt").write_text("天地玄黄，宇宙洪荒。\n" * 100, encoding="utf-8")
     told = run("--prepare", str(tmp_path / "text.txt"))
     assert [line.split()[-2] for line in told.splitlines()[-3:]] == ["0", "1,000", "1,000"], told
