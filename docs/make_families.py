@@ -21,7 +21,7 @@ original computes (transformers, bert4keras, or formulas in NumPy where neither 
 checkpoints of `tests/parity/cases.py`: 2 to 4 layers, float32, {backend} on the CPU. maskplay's own form holds every
 family. DeBERTa is left out: its attention has score terms between content and position that no row says.
 
-| family | layers say where they are by | norm | written by | vocabulary | source | largest difference |
+| family | layers say where they are by | norm | checkpoints of | vocabulary | source | largest difference |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 POSITIONS = {

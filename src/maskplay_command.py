@@ -25,7 +25,10 @@ def main() -> None:
     except (KeyboardInterrupt, Exception) as error:
         # A library may turn the interruption into an error of its own.
         if isinstance(error, Exception) and not interrupted():
-            raise
+            if type(error).__module__ != "maskplay.errors":
+                raise
+            print(f"maskplay: {error}", file=sys.stderr)  # no backend: the library cannot be imported
+            sys.exit(2)
         print("maskplay: interrupted", file=sys.stderr)
         sys.exit(130)
     finally:

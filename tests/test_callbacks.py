@@ -285,6 +285,36 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
         Resume(tmp_path / "other", {}, monitor="score").fit(model(), data(), 1, dev())
 
 
+def test_a_loss_is_best_where_it_is_lowest(tmp_path: Path) -> None:
+    resume = Resume(tmp_path, {}, monitor="val_loss", patience=1)
+    resume.history = [{"epoch": i, "val_loss": loss} for i, loss in enumerate([0.9, float("nan"), 0.5, 0.7], 1)]
+    assert resume.best == {"epoch": 3, "val_loss": 0.5} and resume.finished_early
+
+
+def test_texts_of_several_lengths_go_on_anywhere(tmp_path: Path) -> None:
+    """TensorFlow takes from the first two batches which dimensions vary, also in the middle of an epoch."""
+    def batches() -> Batches:
+        draw = np.random.default_rng(0)
+        rows = [draw.integers(1, 50, size).tolist() for size in [8] * 20 + [16] * 20]
+        return Batches(rows, targets=np.arange(40) % 2, batch_size=4, seed=0)
+
+    allowed = [batches().may_begin(i) for i in range(10)]
+    assert any(allowed) and not all(allowed)
+    ends = []
+    for stop in (0, 3, 4, 5, 6):
+        resume, trained = Resume(tmp_path / f"{stop}", {}, every=0), model()
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                resume.fit(trained, batches(), 2, dev(), [Stop(stop)])
+            resume, trained = Resume(tmp_path / f"{stop}", {}, every=0), model()
+            assert allowed[resume.batch]
+        resume.fit(trained, batches(), 2, dev())
+        ends.append([keras.ops.convert_to_numpy(weight) for weight in trained.weights])
+    for other in ends[1:]:
+        for one, two in zip(ends[0], other):
+            np.testing.assert_allclose(one, two, atol=1e-6)
+
+
 def test_averages_of_keras_own_are_refused(tmp_path: Path) -> None:
     trained = model()
     trained.compile(keras.optimizers.SGD(0.1, use_ema=True), keras.losses.SparseCategoricalCrossentropy())

@@ -28,3 +28,12 @@ def test_a_vocabulary_with_little_room_holds_what_is_frequent() -> None:
 def test_sizes_that_do_not_fit_are_told() -> None:
     with pytest.raises(mp.UserError, match="hidden_size 15 is not a multiple of num_heads 4"):
         mp.fresh.small(["味道"], hidden_size=15)
+
+
+def test_keys_and_digests_are_no_words(monkeypatch) -> None:
+    texts = ["f" * 31, "key42 " * 9, "0x" + "ab" * 40] * 9
+    vocab = mp.fresh.vocabulary(texts, size=100).vocab
+    assert "key42" in vocab and not any(len(token) > 8 for token in vocab)
+    monkeypatch.setattr("maskplay.fresh.HELD", 50)  # ever new words do not fill the memory, and hide no frequent one
+    lines = [f"new{i} word" for i in range(200)]
+    assert "word" in mp.fresh.vocabulary(lines, size=100).vocab

@@ -64,3 +64,17 @@ def test_no_backend_is_one_clear_line() -> None:
     assert done.returncode == 1
     for wanted in ("maskplay[jax]", "maskplay[torch]", "maskplay[tensorflow]"):
         assert wanted in last
+
+
+@pytest.mark.parametrize(
+    "backend, hidden, told",
+    [
+        ("torch", ("torch",), "KERAS_BACKEND=torch needs the extra 'torch': pip install 'maskplay[torch]'"),
+        ("theano", (), "KERAS_BACKEND: expected one of jax, torch, tensorflow, found 'theano'"),
+        (None, ("jax", "torch", "tensorflow"), "maskplay needs the extra 'jax' or 'torch' or 'tensorflow'"),
+    ],
+)
+def test_the_command_says_it_in_one_line(backend: str | None, hidden: tuple[str, ...], told: str) -> None:
+    done = python("import maskplay_command; maskplay_command.main()", hidden, backend)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"maskplay: {told}")

@@ -372,6 +372,8 @@ def test_parse_evaluates_nothing_else(text: str, tmp_path: Any, monkeypatch: pyt
         (lambda: masks.causal().picture(600), "at most 512"),
         (lambda: masks.causal().picture(2, tokens=["a"]), "needs 2 labels, found 1"),
         (lambda: masks.padding().picture(2, valid=[[1, 1]]), "without a batch axis"),
+        (lambda: masks.prefix() and masks.padding(), "prefix.*: a mask is neither true nor false; join rules with &"),
+        (lambda: not masks.causal(), "neither true nor false"),
     ],
 )
 def test_mistakes_are_one_clear_line(wrong: Any, says: str) -> None:

@@ -137,3 +137,19 @@ def test_a_vocabulary_of_another_kind_is_refused(tiny: mp.Pretrained) -> None:
     network = mp.LanguageModel(tiny.config.but(vocab_size=len(tokens)))
     with pytest.raises(mp.UserError, match="byte-level BPE, as roberta, gpt2, llama have; bert has WordPiece"):
         mp.Pretrained(network, roberta, "bert")
+
+
+def test_other_types_are_told(tiny: mp.Pretrained) -> None:
+    for wrong, told in (
+        (lambda: tiny.fill(["a[MASK]"]), "fill: expected one text, found a list"),
+        (lambda: tiny.fill("[MASK]", top="3"), "top: expected 1 to 100,000, found '3'"),
+        (lambda: tiny.encode(3), "encode: expected texts, found a int"),
+        (lambda: tiny.encode(b"abc"), "encode: expected texts, found a bytes"),
+        (lambda: tiny.encode("a", batch_size="4"), "batch_size: expected at least 1, found '4'"),
+        (lambda: tiny.encode("a", max_length=0), "max_length: expected .*, from 1 on, found 0"),
+        (lambda: tiny.generate(None), "generate: expected one text, found a NoneType"),
+        (lambda: mp.Tokenizer("vocab.txt"), r"'vocab.txt': a file is opened with Tokenizer.load\(path\)"),
+        (lambda: mp.LanguageModel("bert"), "config: expected a Config or a dictionary of its fields, found 'bert'"),
+    ):
+        with pytest.raises(mp.UserError, match=told):
+            wrong()

@@ -122,3 +122,24 @@ def test_a_newer_folder_is_refused(tmp_path: Path) -> None:
     write_atomically(tmp_path / MARKER, '{"version": "two"}')
     with pytest.raises(UserError, match="expected a version from 1 on, found 'two'"):
         read_marker(tmp_path)
+
+
+def test_what_others_put_into_a_folder_of_ours_stays(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with new_folder(tmp_path / "out") as folder:
+            (folder / MARKER).write_text("{}")
+            (folder / content).write_text(content)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds notes.txt, which maskplay did not write; choose another name"):
+        check_replaceable(tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").unlink()
+    check_replaceable(tmp_path / "out")
+
+
+def test_links_and_permissions_stay(tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "real.txt").chmod(0o600)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    storage.write_atomically(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
+    assert os.stat(tmp_path / "real.txt").st_mode & 0o777 == 0o600 and names(tmp_path) == ["link.txt", "real.txt"]

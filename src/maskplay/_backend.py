@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskplay.errors import UserError
+from maskplay.errors import MissingExtra, UserError
 
 BACKENDS = ("jax", "torch", "tensorflow")
 
@@ -22,14 +22,20 @@ def choose() -> None:
     """Set KERAS_BACKEND if it is unset and Keras is not imported yet; a choice already made is obeyed.
 
     Raises:
-        ImportError: none is installed; the text names the extras that bring one.
+        UserError: KERAS_BACKEND is none of ours.
+        MissingExtra: it is not installed, or none is; the text names the extras.
     """
-    if "KERAS_BACKEND" in os.environ or "keras" in sys.modules:
+    if "keras" in sys.modules:
+        return
+    if (name := os.environ.get("KERAS_BACKEND")) is not None:
+        if name in BACKENDS and find_spec(name) is None:
+            raise MissingExtra(f"KERAS_BACKEND={name}", name)
+        if not name.isidentifier() or find_spec(name) is None:  # Keras has others, which work as far as they go
+            raise UserError(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, found {name!r:.40}")
         return
     installed = [name for name in BACKENDS if find_spec(name) is not None]
     if not installed:
-        extras = " or ".join(f"pip install 'maskplay[{name}]'" for name in BACKENDS)
-        raise ImportError(f"maskplay needs one of the backends {', '.join(BACKENDS)}, found none: {extras}")
+        raise MissingExtra("maskplay", *BACKENDS)
     os.environ["KERAS_BACKEND"] = installed[0]
 
 

@@ -48,7 +48,7 @@ class Batches(keras.utils.PyDataset):
 
     Attributes:
         epoch: which epoch's order is served, from 0; goes up when one ends, may be set. (The first `fit` of a model
-            that is not built reads a batch ahead; for a data set of one batch that counts as an epoch.)
+            that is not built reads a batch ahead, with `workers` several; that may count as an epoch that is short.)
         start: how many batches of the epoch to skip, to go on in the middle of one; 0 again when it ends.
         lengths: the lengths that occur, ascending.
 
@@ -110,7 +110,8 @@ class Batches(keras.utils.PyDataset):
         self.batch_size, self.multiple_of = batch_size, multiple_of
         self.shuffle, self.seed, self.pad_id = shuffle, seed, pad_id
         self.lengths = bucket_lengths(self._sizes, buckets)
-        self.epoch = self.start = self._served = 0
+        self.epoch = self.start = 0
+        self._ended = False  # whether the last batch of the epoch was read
         self._planned: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
 
     # What Keras calls
@@ -121,7 +122,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        self._served += 1
+        self._ended |= index == len(self) - 1
         length, rows = self._plan()[self.start + index]
         rows = self._mine(rows)
         inside = np.arange(length) < np.where(rows < 0, 0, self._sizes[rows])[:, None]
@@ -138,12 +139,18 @@ class Batches(keras.utils.PyDataset):
         return inputs, self._targets[rows], np.where(rows < 0, np.float32(0), weights)
 
     def on_epoch_begin(self) -> None:
-        self._served = 0
+        self._ended = False
 
     def on_epoch_end(self) -> None:
-        # Keras also calls this when `fit` begins; an epoch has ended only if all of it was read.
-        if self._served >= len(self):
-            self.epoch, self.start, self._served = self.epoch + 1, 0, 0
+        # Keras also calls this when `fit` begins, and with `steps_per_epoch` in the middle of ours.
+        if self._ended:
+            self.epoch, self.start, self._ended = self.epoch + 1, 0, False
+
+    def may_begin(self, batch: int) -> bool:
+        """Whether a run can go on with this batch of the epoch under every backend: TensorFlow takes from the first two
+        which dimensions vary."""
+        lengths = [length for length, _ in self._plan()[batch:]]
+        return len(set(lengths)) < 2 or lengths[0] != lengths[1]
 
     # The order
 

@@ -39,7 +39,8 @@ class Resume(keras.callbacks.Callback):
         folder: where the state lives until the run is finished; made when first needed.
         settings: what makes this run what it is (values that JSON knows); a state with other settings is refused. Of
             a file, `{"file": name, "sha256": digest}`, only the digest must stay.
-        monitor: the figure whose highest value marks the best epoch, the earliest of equals; None = the last epoch.
+        monitor: the figure whose highest value marks the best epoch, the earliest of equals, or the lowest if its name
+            ends in "loss"; None = the last epoch.
         patience: stop after so many epochs without a new best; None = never.
         every: least seconds between two saves within an epoch.
         restart: forget what the folder holds and begin afresh.
@@ -97,6 +98,7 @@ class Resume(keras.callbacks.Callback):
 
     def _figure(self, figures: Mapping[str, float]) -> float:
         value = figures[str(self.monitor)]
+        value = -value if str(self.monitor).endswith("loss") else value
         return -math.inf if math.isnan(value) else value
 
     @property
@@ -118,7 +120,8 @@ class Resume(keras.callbacks.Callback):
 
         Args:
             model: built and compiled as it was when the run began.
-            batches: a `maskplay.batches.Batches`, which can begin anywhere in an epoch; its seed also seeds each batch.
+            batches: a `maskplay.batches.Batches`, which can begin in the middle of an epoch; its seed also seeds each
+                batch.
             epochs: of the whole run.
             validation_data: as for `keras.Model.fit`.
             callbacks: further ones. They see one training, whose epochs count on; one that stops it ends it here, too.
@@ -184,7 +187,7 @@ class Resume(keras.callbacks.Callback):
         # Not after the last batch: nothing would be left of the epoch to go on with, and its end is saved anyway.
         steps = (self.params or {})["steps"]
         due = time.monotonic() - self._saved >= max(self.every, PAUSE * self._took)
-        if due and self.batch < self._first + steps:
+        if due and self.batch < self._first + steps and self._batches.may_begin(self.batch):
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

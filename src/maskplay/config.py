@@ -1,7 +1,7 @@
 """The choices a transformer makes, as one frozen record that reads and writes JSON.
 
 A field exists because a released checkpoint needs it. A model is a row of these choices (see `maskplay.families`),
-never a subclass: `ROFORMER = BERT.but(position="rotary")`.
+never a subclass: `BERT.but("roformer", source, position="rotary")`.
 """
 
 import dataclasses
@@ -222,7 +222,9 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """Raises `UserError` when a field is unknown or missing."""
+        """Raises `UserError` when it is no dictionary, or a field is unknown or missing."""
+        if not isinstance(values, dict):
+            raise UserError(f"config: expected a Config or a dictionary of its fields, found {values!r:.60}")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UserError(f"config: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}")

@@ -309,12 +309,8 @@ class Encoder(keras.layers.Layer):
         if (condition is None) != (wanted is None) or not (wanted is None or _alike(condition.shape, wanted)):
             found = "none" if condition is None else tuple(condition.shape)
             raise UserError(f"condition: expected {wanted or 'none'}, found {found}")
-        rows = config.longest and config.max_positions - config.first_position
-        limits = {"tokens": config.vocab_size, "segments": config.num_segments or None, "positions": rows}
-        if config.num_segments is None:
-            limits["segments"] = config.vocab_size
-        if config.position == "hierarchical":
-            limits["positions"] = config.longest
+        segments = config.vocab_size if config.num_segments is None else config.num_segments or None
+        limits = {"tokens": config.vocab_size, "segments": segments, "positions": config.longest}
         for name, ids in (("tokens", tokens), *facts.items()):
             limit, values = limits.get(name), None if ids is None else _backend.known(ids)
             if limit is not None and values is not None and values.size:
@@ -334,7 +330,7 @@ class Encoder(keras.layers.Layer):
             >>> [layer.name for layer in Encoder(tiny).graph().layers]
             ['tokens', 'segments', 'embedding', 'visibility', 'block_0', 'block_1']
         """
-        mask = mask or masks.padding()
+        mask = masks.padding() if mask is None else mask
         if not self.built:
             self.build()
         names = ["segments"] if self.config.num_segments else []
@@ -385,7 +381,7 @@ def submodel(model: keras.Model, inputs: str | list[str], outputs: str | list[st
 
     Args:
         model: functional, such as `encoder.graph()`.
-        inputs: layers to cut *behind*: what they put out becomes the part's input.
+        inputs: layers to cut *after*: what they put out becomes the part's input.
         outputs: layers whose output the part returns.
 
     Raises:

@@ -39,7 +39,7 @@ class DataError(UserError):
 
 
 class MissingExtra(ImportError, UserError):
-    """An optional dependency is not installed; the text names the extra that brings it.
+    """An optional dependency is not installed; the text names the extra that brings it, or those of which one does.
 
     Example:
         >>> raise MissingExtra("a PNG picture", "plot")
@@ -47,5 +47,7 @@ class MissingExtra(ImportError, UserError):
         maskplay.errors.MissingExtra: a PNG picture needs the extra 'plot': pip install 'maskplay[plot]'
     """
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'maskplay[{extra}]'")
+    def __init__(self, what: str, *extras: str) -> None:
+        names = " or ".join(f"'{extra}'" for extra in extras)
+        commands = " or ".join(f"pip install 'maskplay[{extra}]'" for extra in extras)
+        super().__init__(f"{what} needs the extra {names}: {commands}")

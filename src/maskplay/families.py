@@ -1,4 +1,7 @@
-"""The cast: a family is a row of choices, not a class. `ROFORMER = BERT.but(position="rotary")` is the whole idea."""
+"""The cast: a family is a row of choices, not a class.
+
+`ROFORMER = BERT.but("roformer", "arXiv:2104.09864", position="rotary")` is the whole idea.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +9,36 @@ from typing import Any
 from maskplay import masks
 from maskplay.config import Config
 from maskplay.errors import UserError
+
+__all__ = [
+    "ALBERT",
+    "ALBERT_BRIGHTMART",
+    "ALBERT_UNSHARED",
+    "BERT",
+    "ELECTRA",
+    "ELECTRA_GENERATOR",
+    "ERNIE",
+    "FAMILIES",
+    "Family",
+    "GAU_ALPHA",
+    "GPT",
+    "GPT2",
+    "GPT2_ML",
+    "LABSE",
+    "LLAMA",
+    "MT5",
+    "NEZHA",
+    "ROBERTA",
+    "ROFORMER",
+    "ROFORMER_SIM",
+    "ROFORMER_V2",
+    "SIMBERT",
+    "T5",
+    "T5_1_1",
+    "T5_PEGASUS",
+    "WOBERT",
+    "family",
+]
 
 WORDPIECE, BYTE_BPE, SENTENCEPIECE, LLAMA2C = "WordPiece", "byte-level BPE", "SentencePiece", "llama2.c"
 
@@ -22,6 +55,10 @@ class Family:
         heads: those it has without any weights of their own (scores tied to the token table).
         tokenizers: the kinds of vocabulary its checkpoints come with, as `Tokenizer.kind` names them.
         like: the family whose names its checkpoints have; None = its own.
+
+    Example:
+        >>> BERT.config.position, ROFORMER.config.position, GPT.mask
+        ('learned', 'rotary', causal() & padding())
     """
 
     name: str
@@ -46,7 +83,12 @@ class Family:
         heads: tuple[str, ...] | None = None,
         **changes: Any,
     ) -> "Family":
-        """Another family that differs in some choices."""
+        """Another family that differs in some choices, by the names of `Config`.
+
+        Example:
+            >>> BERT.but("small_bert", "arXiv:1908.08962", hidden_size=128, num_layers=2, num_heads=2).config.num_layers
+            2
+        """
         return Family(
             name,
             self.config.but(**changes),

@@ -16,6 +16,8 @@ from maskplay.text.tokenizer import Tokenizer
 __all__ = ["network", "small", "vocabulary"]
 
 CHARACTERS, WORDS = 8000, 8000  # the most that the vocabulary has
+WORD = re.compile("(?<![a-z0-9])[a-z0-9]{2,30}(?![a-z0-9])")  # longer ones are keys and digests, each its own
+HELD = 2**21  # different words that are counted at a time
 
 
 def small(
@@ -40,7 +42,7 @@ def small(
     """
     texts = list(texts)
     characters = Tokenizer.from_characters(texts, max_size=CHARACTERS).vocab
-    words = Counter(word for text in texts for word in re.findall("[a-z0-9]{2,}", text.lower()))
+    words = Counter(word for text in texts for word in WORD.findall(text.lower()))
     frequent = [word for word, times in words.most_common(WORDS) if times >= 3]
     tokenizer = Tokenizer.from_vocab([*characters, *frequent])
     config = Config(
@@ -81,7 +83,9 @@ def vocabulary(texts: Iterable[str], size: int = 12000) -> Tokenizer:
     for text in texts:
         text = text.lower()
         characters.update(text)
-        words.update(re.findall("[a-z0-9]{2,}", text))
+        words.update(WORD.findall(text))
+        if len(words) > HELD:  # logs and tables have ever new ones
+            words = Counter({word: times for word, times in words.items() if times > 1})
     fixed = len(Tokenizer.from_characters({}, size).vocab)
     frequent = [word for word, times in words.most_common(min(size // 4, size - fixed)) if times >= 5]
     return Tokenizer.from_vocab([*Tokenizer.from_characters(characters, size - len(frequent)).vocab, *frequent])

@@ -141,7 +141,7 @@ class LanguageModel(keras.Model):
             hidden = self.decoder(
                 decoder_tokens,
                 valid=decoder_valid,
-                mask=decoder_mask or masks.causal(),
+                mask=masks.causal() if decoder_mask is None else decoder_mask,
                 memory=hidden,
                 memory_valid=valid,
                 condition=condition,

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+__all__ = ["TokenAccuracy", "TokenCrossEntropy", "token_losses"]
+
 
 @keras.saving.register_keras_serializable(package="maskplay")
 class TokenCrossEntropy(keras.losses.Loss):

@@ -4,7 +4,6 @@
 """
 
 import functools
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ import numpy as np
 from keras import ops
 
 from maskplay import _backend, masks, plays
+from maskplay.checkpoints.keras_files import registered_class
 from maskplay.checkpoints.load import Compound, load_network
 from maskplay.checkpoints.match import Match
 from maskplay.checkpoints.places import find
 from maskplay.checkpoints.save import save, save_everywhere
-from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.config import Config
 from maskplay.decode import greedy
 from maskplay.encoder import Encoder
@@ -28,7 +27,7 @@ from maskplay.errors import MissingExtra, UserError
 from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
 from maskplay.language_model import SCORES, LanguageModel
-from maskplay.storage import JSON_LIMIT, MARKER, read_marker
+from maskplay.storage import MARKER, read_marker
 from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import Segmenter
 
@@ -123,7 +122,14 @@ class Pretrained:
 
         Raises:
             UserError: no `[MASK]`, a text longer than the network's positions, or no masked-token head.
+
+        Example:
+            >>> import maskplay as mp
+            >>> [found.token for found in mp.load("bundled:zh-small").fill("本法自公布之日起施[MASK]。", top=1)]
+            ['行']
         """
+        if not isinstance(text, str):
+            raise UserError(f"fill: expected one text, found a {type(text).__name__}")
         mask = self.tokenizer.special("mask")
         text = text.replace("[MASK]", self.tokenizer.form.roles["mask"])
         encoding = self.tokenizer.encode(text, specials=True)
@@ -131,8 +137,8 @@ class Pretrained:
         blanks = np.flatnonzero(ids[0] == mask)
         if not len(blanks):
             raise UserError(f"expected a text with [MASK] in it, found {text[:60]!r}")
-        if not 1 <= top <= MOST_CANDIDATES:
-            raise UserError(f"top: expected 1 to {MOST_CANDIDATES:,}, found {top}")
+        if not isinstance(top, int) or not 1 <= top <= MOST_CANDIDATES:
+            raise UserError(f"top: expected 1 to {MOST_CANDIDATES:,}, found {top!r:.40}")
         segments = np.array([encoding.segments])
         logits = self.logits(ids, segments=segments, at=blanks[None])[0]
         scores = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
@@ -183,19 +189,27 @@ class Pretrained:
 
         Raises:
             UserError: an unknown pool, no pooler, or a network that takes a condition.
+
+        Example:
+            >>> import maskplay as mp
+            >>> mp.load("bundled:zh-small").encode(["今天天气不错", "天气真好"], pool="mean").shape
+            (2, 256)
         """
         if self.config.condition_size is not None:
             raise UserError("encode: this network takes a condition: call its encoder with condition=…")
         pooler = self.network.pooler
         if pool not in ("cls", "mean", "pooler") or (pool == "pooler" and pooler is None):
             raise UserError(f"pool: expected 'cls', 'mean' or, where there is one, 'pooler', found {pool!r}")
-        if batch_size < 1:
-            raise UserError(f"batch_size: expected at least 1, found {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size: expected at least 1, found {batch_size!r:.40}")
+        if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+            raise UserError(f"encode: expected texts, found a {type(texts).__name__}")
         texts = [texts] if isinstance(texts, str) else list(texts)
         longest = self.config.longest
-        limit = max_length or min(longest or 512, 512)
-        if longest is not None and limit > longest:
-            raise UserError(f"max_length: expected at most {longest} (the network's positions), found {limit}")
+        limit = min(longest or 512, 512) if max_length is None else max_length
+        if not isinstance(limit, int) or limit < 1 or longest is not None and limit > longest:
+            most = "any number" if longest is None else f"at most {longest} (the network's positions)"
+            raise UserError(f"max_length: expected {most}, from 1 on, found {limit!r:.40}")
         encodings = self.tokenizer.encode_batch(texts, max_length=limit)
         vectors = np.zeros((len(texts), self.config.hidden_size), "float32")
         graph = self._graph
@@ -241,6 +255,12 @@ class Pretrained:
 
         Raises:
             UserError: the network has no head that scores tokens.
+
+        Example:
+            >>> import maskplay as mp
+            >>> bert = mp.load("bundled:zh-small")
+            >>> bert.logits([bert.tokenizer.encode("天地").ids], mask=masks.causal()).shape
+            (1, 4, 10000)
         """
         if not self.scores_tokens:
             raise UserError(f"this {self.family} checkpoint has no head that scores tokens ('mlm' or 'lm')")
@@ -270,8 +290,10 @@ class Pretrained:
             UserError: a family that does not generate (BERT's scores are for blanks), a prompt without any token, or
                 more tokens than the network has positions.
         """
-        if max_new < 1:
-            raise UserError(f"max_new: expected at least 1, found {max_new}")
+        if not isinstance(prompt, str):
+            raise UserError(f"generate: expected one text, found a {type(prompt).__name__}")
+        if not isinstance(max_new, int) or max_new < 1:
+            raise UserError(f"max_new: expected at least 1, found {max_new!r:.40}")
         network, tokenizer = self.network, self.tokenizer
         if network.lm is None or (network.decoder is None and FAMILIES[self.family].mask == masks.padding()):
             raise UserError(f"a {self.family} does not generate text; fill its blanks with fill(), or load a decoder")
@@ -390,7 +412,7 @@ def load(
             if changes or not strict or any(option is not None for option in options):
                 raise UserError(f"{source}: a saved play is opened as it is, without options")
             return plays.load(source, segmenter)
-        if source.suffix == ".keras" and _kind(source) in plays.PLAYS.values():
+        if source.suffix == ".keras" and registered_class(source) in plays.PLAYS.values():
             raise UserError(
                 f"{source}: a play in Keras' own file: keras.saving.load_model opens it; what `save` writes under a "
                 "name without .keras opens here"
@@ -424,12 +446,3 @@ def _check_kind(tokenizer: Tokenizer | None, family: str) -> None:
             f"the vocabulary is {tokenizer.kind}, as {', '.join(owners[:3])} have; {family} has {' or '.join(allowed)}"
             ": they do not belong together"
         )
-
-
-def _kind(path: Path) -> type | None:
-    """The registered class of the model in a `.keras` file, None where there is none."""
-    try:
-        config = json.loads(ZipMembers(path).peek("config.json", JSON_LIMIT))
-        return keras.saving.get_registered_object(config["registered_name"])
-    except (KeyError, TypeError, ValueError, RecursionError):  # loading its weights tells what is wrong
-        return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, listed
 
 MARKER = "maskplay.json"  # the file by which a folder is known to be ours, and may therefore be replaced
 VERSION = 1  # of what it says; raised when an older maskplay would read it wrongly
@@ -40,7 +40,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write piece by piece; it appears under its name only when the block ends without an error.
 
-    What is no file, a device or a pipe, is written to directly.
+    What is no file, a device or a pipe, is written to directly. A link stays one, to the new file; permissions stay.
 
     Raises:
         UserError: `path` is a folder.
@@ -59,7 +59,9 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(path, "wb") as file:
             yield file
         return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
     os.close(handle)
     try:
@@ -68,7 +70,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         with open(temporary, "rb") as file:  # by name again: such a writer may have put another file there
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -80,8 +82,8 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder that appears under its final name only when the block ends without an error.
 
-    Yields a temporary folder beside `path`. An existing `path` is replaced only when it is empty or ours (holds
-    `maskplay.json`), so that a mistyped name cannot delete a stranger's files.
+    Yields a temporary folder beside `path`. An existing `path` is replaced only when it is empty or all of it is ours,
+    which `maskplay.json` in it lists, so that neither a mistyped name nor a second run deletes what others put there.
 
     Raises:
         UserError: `path` is a file, or a folder with something else in it.
@@ -100,6 +102,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         os.chmod(temporary, 0o777 & ~_umask())
         yield temporary
+        if (temporary / MARKER).is_file():
+            description = {**read_json(temporary / MARKER), "files": sorted(each.name for each in temporary.iterdir())}
+            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+            (temporary / MARKER).write_text(text, encoding="utf-8")
         check_replaceable(path)
         if path.exists():
             # Two renames: the old folder moves aside first, so that a crash in between still leaves both on disk.
@@ -148,8 +154,15 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     if path.is_symlink() or path.exists():
         if not path.is_dir():
             raise UserError(f"{path}: expected a folder to write to, found a file; choose another name")
-        if any(path.iterdir()) and not (path / MARKER).is_file():
+        if not any(path.iterdir()):
+            return
+        if not (path / MARKER).is_file():
             raise UserError(f"{path}: this folder holds files that maskplay did not write; choose another name")
+        ours = read_json(path / MARKER).get("files")
+        others = {each.name for each in path.iterdir()} - {MARKER, *(ours if isinstance(ours, list) else ())}
+        if ours is not None and others:
+            found = listed(sorted(others))
+            raise UserError(f"{path}: holds {found}, which maskplay did not write; choose another name")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -76,6 +76,9 @@ def read_examples(path: str | os.PathLike[str], labelled: bool = False) -> list[
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
     if not examples:
         raise DataError(f"{name}: expected at least one example, found none")
+    if labelled and all(example.label is None for example in examples):
+        where = f"{name}, line {examples[0].line}"
+        raise DataError(f"{where}: expected a label, found none, nor in any other line: is there a column 'label'?")
     for example in examples if labelled else ():
         if example.label is None:
             raise DataError(f"{name}, line {example.line}: expected a label, found none")
@@ -186,7 +189,8 @@ def _read_rows(rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[Exa
     header = [column.strip() for column in header]
     shown = repr(", ".join(header)[:100])
     if "text" not in header:
-        raise DataError(f"{name}, line 1: expected a header with a column 'text', found {shown}")
+        advice = "; the columns of a .tsv stand between tabs" if len(header) == 1 and "," in header[0] else ""
+        raise DataError(f"{name}, line 1: expected a header with a column 'text', found {shown}{advice}")
     for column in COLUMNS:
         if header.count(column) > 1:
             raise DataError(f"{name}, line 1: expected one column {column!r}, found {header.count(column)}")

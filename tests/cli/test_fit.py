@@ -224,6 +224,9 @@ def test_what_is_no_play_is_one_line(capfd, files: dict[str, Path], tmp_path: Pa
     assert "expected a folder written by a play's save" in fault(capfd, "predict", tmp_path, files["dev"])
     (tmp_path / "maskplay.json").write_text("{")
     assert "not valid JSON" in fault(capfd, "evaluate", tmp_path, files["dev"])
+    (tmp_path / "maskplay.json").write_text('{"format": "google"}')
+    told = fault(capfd, "predict", tmp_path, files["dev"])
+    assert "expected a saved play, one of classify; found a checkpoint, which is trained first: maskplay fit" in told
 
 
 # A run that is interrupted

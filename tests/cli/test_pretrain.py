@@ -341,6 +341,8 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     for more, message in (
         (["--objective", "cloze"], "objective: expected some of mlm, mlm+sop"),
         (["--objective", "mlm:x"], "objective: expected names with weights"),
+        (["--mask-rate", "2"], "mask_rate: expected a number between 0 and 1, found 2"),
+        (["--length", "4"], "length: expected at least 8 tokens, found 4"),
         (["--words", "thulac"], "words: expected jieba, or a file .arpa, .tsv or .txt, found 'thulac'"),
         (["--family", "t5x"], "family: expected one of bert"),
         (["--family", "t5", "--objective", "lm"], "t5 has SentencePiece"),

@@ -14,6 +14,7 @@ import pytest
 
 import maskplay as mp
 from cli.faults import call, fault, start
+from maskplay.cli import words
 from words.references import exact, generated, ngrams_of
 
 
@@ -309,3 +310,29 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     process.wait(20)
     assert process.returncode == 130 and process.stderr.read() == "maskplay: interrupted\n"
     assert not os.listdir(tmp_path)
+
+
+def test_what_is_read_is_not_written_over(capfd, text, tmp_path):
+    before = text.read_bytes()
+    table = tmp_path / "made" / "words.tsv"
+    assert call("words", "discover", text, "--out", table, "--min-count", 5) == 0
+    capfd.readouterr()
+    for arguments in (
+        ("discover", text, "--out", tmp_path / "made" / ".." / "text.txt"),
+        ("discover", text, table.parent, "--out", table),  # it would be counted the second time
+        ("discover", text, "--out", table, "--known", table),
+        ("count", table, "--out", table),
+        ("segment", text, "--vocab", table, "--out", text),
+        ("contrast", table, table, "--out", table),
+    ):
+        assert "is among those to read and would be lost" in fault(capfd, "words", *arguments)
+    assert text.read_bytes() == before
+
+
+def test_told_to_end_it_leaves_nothing(tmp_path):
+    """As after an error: what `timeout` sends comes out of the block, and the handlers are as before."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, words._progress(tmp_path / "a.tsv"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert left.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before

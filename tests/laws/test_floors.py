@@ -12,8 +12,8 @@ from laws.house import PACKAGE, files, house, imports, name_of
 FLOORS = [
     ("errors storage corpus arrays memory pictures _backend hosts", True),
     (
-        "masks config text tables pretext words demo bundled batches losses metrics callbacks decode optimizers "
-        "stochastic autodiff statistics",
+        "masks config text tables pretext words demo bundled examples batches losses metrics callbacks decode "
+        "optimizers stochastic autodiff statistics",
         False,
     ),
     ("families layers regularization", False),

@@ -48,7 +48,7 @@ def public_names(module: ModuleType, name: str) -> dict[str, object]:
     for each in module.__all__:
         thing = getattr(module, each)
         if inspect.ismodule(thing):
-            found.update(public_names(thing, f"{name}.{each}") if hasattr(thing, "__all__") else {})
+            found.update(public_names(thing, f"{name}.{each}"))  # each says by `__all__` what is public in it
         else:
             found[f"{name}.{each}"] = thing
     return found

@@ -144,12 +144,13 @@ def test_pairs_in_every_form_are_the_same_scores(untrained: mp.plays.Classify) -
 @pytest.mark.parametrize(
     "example, told",
     [
-        (("好吃", "中"), "example 1: expected a label among 坏, 好, found '中'"),
-        (Example("好吃", None, "中", 9), "example 1 (line 9): expected a label among 坏, 好, found '中'"),
+        (("好吃", "中"), "example 1: expected a label among '坏', '好', found '中'"),
+        (Example("好吃", None, "中", 9), "example 1 (line 9): expected a label among '坏', '好', found '中'"),
         ("好吃", "example 1: expected (text, label) or (text, text2, label), or an object with text; found '好吃'"),
         ((3, "好"), "example 1: expected (text, label)"),
         (("好吃", None, "好", 4), "example 1: expected (text, label)"),
         ({"label": "好"}, "example 1: expected (text, label)"),
+        (("好吃", 1), "example 1: expected a label among '坏', '好', found 1 (labels are strings)"),
     ],
 )
 def test_a_bad_example_is_told_by_its_number(untrained: mp.plays.Classify, example, told: str) -> None:

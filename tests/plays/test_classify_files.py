@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import maskplay as mp
-from plays.test_classify import LABELS, bert, folder, play
+from plays.test_classify import LABELS, bert, folder, play, reviews
 
 __all__ = ["folder"]
 
@@ -70,3 +70,44 @@ def test_an_opened_play_stands_apart_from_its_file(folder: Path) -> None:
         file.seek(path.stat().st_size // 2)
         file.write(bytes(path.stat().st_size // 2))
     np.testing.assert_array_equal(model.probabilities(["这个好", "差"]), before)
+
+
+def test_classes_have_weights() -> None:
+    """By their names, as examples have them, what Keras does by numbers: the same as weights of the examples."""
+    some = reviews(12)
+    weights = [3.0 if label == "好" else 1.0 for _, label in some]
+    losses = []
+    for options in ({"class_weight": {"好": 3.0}}, {"class_weight": {1: 3.0}}, {"sample_weight": weights}, {}):
+        losses.append(play().fit(some, shuffle=False, verbose=0, **options).history["loss"][0])
+    np.testing.assert_allclose(losses[:2], losses[2], rtol=1e-6)
+    assert abs(losses[3] - losses[2]) > 1e-5
+    for name in ("中", 2, True, "1"):
+        with pytest.raises(mp.UserError, match="class_weight: expected names among '坏', '好', found"):
+            play().fit(some, class_weight={name: 2.0}, verbose=0)
+
+
+def test_losses_are_of_logits() -> None:
+    made = play()
+    made.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    by_name = made.evaluate(reviews(12), verbose=0, return_dict=True)["loss"]
+    made.compile(keras.optimizers.SGD(0.0))
+    assert made.evaluate(reviews(12), verbose=0, return_dict=True)["loss"] == pytest.approx(by_name, rel=1e-6)
+    with pytest.raises(mp.UserError, match=r"expected SparseCategoricalCrossentropy\(from_logits=True\)"):
+        made.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy())
+
+
+def test_saving_takes_what_it_knows(tmp_path: Path) -> None:
+    made = play()
+    made.save(tmp_path / "a", overwrite=False)
+    with pytest.raises(mp.UserError, match="is there already, and overwrite=False"):
+        made.save(tmp_path / "a", overwrite=False)
+    with pytest.raises(mp.UserError, match="save: a folder takes no overwite"):
+        made.save(tmp_path / "a", overwite=False)
+
+
+def test_wrong_things_are_told() -> None:
+    with pytest.raises(mp.UserError, match=r"found 'bundled:zh-small': write Classify\(mp.load"):
+        mp.plays.Classify("bundled:zh-small", ["a", "b"])
+    clone = keras.models.clone_model(play())
+    with pytest.raises(mp.UserError, match="has no tokenizer .as a clone has none."):
+        clone.predict(["好吃"])

@@ -211,3 +211,9 @@ def test_what_cannot_be_is_refused(corpus, tmp_path: Path) -> None:
         play(model()).steps(corpus, batch_size=300)
     with pytest.raises(mp.UserError, match="'pooler', found 'pooler'"):
         bert(heads=["mlm"]).encode("天", pool="pooler")
+
+
+def test_too_few_pairs_are_told(tmp_path: Path) -> None:
+    corpus = pretext.prepare(asked(0)[:10], tmp_path / "tokens", TOKENIZER, pairs=True)
+    with pytest.raises(mp.UserError, match="simbert: expected more pairs than a batch has, 16, found 10"):
+        play(model()).steps(corpus, batch_size=32, steps=1)

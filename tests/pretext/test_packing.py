@@ -94,3 +94,15 @@ def test_held_out_text_is_not_trained_on() -> None:
     for share in (-1, 0, 1, 5.0):
         with pytest.raises(UserError, match="held_out: expected a share between 0 and 1"):
             held_out(made, share)
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(8, 48))
+def test_whole_pieces_end_with_a_sentence_wherever_one_ends(sizes, room: int) -> None:
+    made = corpus(sizes)
+    packed = Packed(made, room=room, specials=2, shared=False, whole=True)
+    spans = sorted(zip(packed.begins.tolist(), packed.ends.tolist()))
+    assert np.concatenate([np.arange(*span) for span in spans]).tolist() == made.ids.tolist()
+    bounds = {*made.sentences.tolist()}
+    for begin, end in spans:
+        assert end in bounds or not any(begin < bound <= end for bound in bounds)

@@ -149,3 +149,8 @@ def test_a_damaged_folder_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> No
     (tmp_path / "maskplay.json").write_text('{"format": "play"}')
     with pytest.raises(UserError, match="expected a corpus prepared by maskplay, found play"):
         Prepared(tmp_path)
+
+
+def test_a_text_is_no_document(tmp_path) -> None:
+    with pytest.raises(UserError, match="a document: expected a list of lines, found a text"):
+        prepare(["山高"], tmp_path / "tokens", Tokenizer.from_characters(["山高"], max_size=80))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import maskplay as mp
 from maskplay.errors import DataError, UserError
 from words.references import generated, ngrams_of
+from words.test_discovery import Tight
 
 
 def ordered(counts: Counter[str], least: int = 1) -> list[tuple[str, int]]:
@@ -177,3 +178,24 @@ def test_the_most_frequent_stand_in_order_too():
     often = {"乙": 70_000, "丁": 80_000, "三": 65_535, "七": 65_536, "一": 70_000, "二": 2, "丙": 2}
     counts = mp.words.count(iter(["".join(text * times for text, times in often.items())]), n=1)
     assert [*counts] == sorted(often.items(), key=lambda item: (-item[1], item[0]))
+
+
+def test_a_segmenter_is_given_many_lines_at_once(monkeypatch):
+    lines = ["天地 玄黄", "\u3000玄黄"] * 40
+    words, calls = mp.words.Vocabulary({"天地": 3, "玄黄": 2}), []
+    many = words.many
+    monkeypatch.setattr(words, "many", lambda texts: calls.append(len(texts)) or many(texts))
+    assert dict(mp.words.count(iter(lines), tokenizer=words)) == {"天地": 40, "玄黄": 80}  # white space is no word
+    assert calls == [80]
+
+
+def test_counting_keeps_within_the_memory(tmp_path, monkeypatch):
+    lines = generated(3, 900)
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    whole = mp.words.count(tmp_path / "a.txt", n=3)
+    monkeypatch.setattr("maskplay.words.counting.Budget", Tight)
+    spilled = mp.words.count(tmp_path / "a.txt", n=3, memory="1G", folder=tmp_path)
+    assert list(spilled) == list(whole) and sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
+    for name, value in (("memory", "1G"), ("folder", tmp_path)):
+        with pytest.raises(UserError, match=f"{name}: it is for n-grams"):
+            mp.words.count(iter(lines), tokenizer=split, **{name: value})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import maskplay as mp
 from maskplay.errors import DataError, UserError
-from maskplay.words import budget, discovery, freedom, grams, tokens
+from maskplay.words import budget, discovery, freedom, grams, reader, symbols, tokens
 from maskplay.words.symbols import Kept
 from words.references import exact, faithful, generated
 
@@ -194,8 +194,10 @@ def test_more_symbols_than_ids(monkeypatch):
     """Only the most frequent symbols get an id; the others end runs."""
     lines = ["甲乙丙"] * 9 + ["丁甲乙"] * 2
     monkeypatch.setattr("maskplay.words.symbols.MOST", 2)
-    found = mp.words.discover(iter(lines), min_count=2, cohesion=(0.5,))
+    found = mp.words.discover(iter(lines), min_count=10, cohesion=(0.5,))
     assert {row.word: row.frequency for row in found} == {"甲乙": 11} and found.characters == 33
+    with pytest.raises(UserError, match="different symbols occur 9 times or more; expected a greater one"):
+        mp.words.discover(iter(lines), min_count=9, cohesion=(0.5,))  # 丙 would be lost without a word
 
 
 def test_the_score_is_cohesion_and_freedom():
@@ -212,7 +214,7 @@ def test_written_files(tmp_path):
     header, first, second = (tmp_path / "a.tsv").read_text("utf-8").splitlines()
     assert header.split("\t") == list(mp.words.Word._fields) and first.split("\t")[:3] == ["天地", "4", "4"]
     assert second == "人\t1\t1\tnan\tnan\tnan\tnan"
-    assert (tmp_path / "a.txt").read_text("utf-8") == "天地 4\n人 1\n"
+    assert (tmp_path / "a.txt").read_text("utf-8") == "天地 4\n"  # a single character's count would replace jieba's
     for name in ("a.csv", "a"):
         with pytest.raises(UserError, match="ends in .tsv, .parquet, .txt"):
             found.write(tmp_path / name)
@@ -256,7 +258,15 @@ def test_memory_is_a_limit_for_the_process():
     [
         ({"mode": "quick"}, "mode: expected exact or faithful, found 'quick'"),
         ({"min_count": 0}, "min_count: expected a number from 1 on"),
-        ({"cohesion": ()}, "cohesion: expected numbers"),
+        ({"cohesion": ()}, "cohesion: expected a list of numbers"),
+        ({"cohesion": "2,4,6"}, "cohesion: expected a list of numbers, .* found '2,4,6'"),
+        ({"cohesion": 3.0}, "cohesion: expected a list of numbers"),
+        ({"known": 3}, "known: expected words or a file of them, found 3"),
+        ({"memory": float("nan")}, "memory: expected a size"),
+        ({"memory": "9" * 400}, "memory: expected a size"),
+        ({"min_alone": 7}, "min_alone: expected a share from 0 to 1, found 7"),
+        ({"min_length": 5, "max_length": 2}, "max_length: expected at least min_length, 5, found 2"),
+        ({"folder": "/no/such/folder"}, "folder: expected one that is there, found '/no/such/folder'"),
         ({"cohesion": (1,), "mode": "faithful"}, "the original has 3 thresholds, found 1"),
         ({"cohesion": range(40), "min_count": 1}, "expected at most 20 thresholds"),
         ({"runs": True, "mode": "faithful"}, "runs: "),
@@ -320,3 +330,41 @@ def test_what_is_held_is_kept_within_the_memory(monkeypatch):
     ):
         with pytest.raises(UserError, match=f"memory: [0-9,]+ ({what}), which takes"):
             mp.words.discover(iter(some), min_count=2, memory=budget.resident() + 6 * 2**20, **options)
+
+
+def test_a_table_of_known_words_has_a_header(tmp_path):
+    known = mp.words.discover(iter(["天地"] * 4), min_count=2, cohesion=(0.1,))
+    known.write(tmp_path / "known.tsv")
+    found = mp.words.discover(iter(["word 天地 玄黄"] * 4), min_count=2, min_length=2, known=tmp_path / "known.tsv")
+    assert [row.word for row in found] == ["word", "玄黄"]
+
+
+@pytest.mark.parametrize("mode", ["exact", "faithful"])
+def test_long_lines_are_not_held(tmp_path, monkeypatch, mode):
+    """Where memory is limited a long line goes to the file in parts, and no other thread's text gets between them."""
+    monkeypatch.setattr(reader, "BLOCK", 64)
+    for i in range(4):
+        (tmp_path / f"{i}.txt").write_text("，".join(generated(i, 60)) + "\n", encoding="utf-8")
+    monkeypatch.setattr(discovery, "Budget", Tight)
+    found = [mp.words.discover(tmp_path, mode=mode, min_count=3, workers=workers) for workers in (1, 2, 3)]
+    assert len(found[0]) > 20
+    for other in found[1:]:
+        assert_same(other, rows(found[0]))
+
+
+def test_one_strange_character_takes_no_other_way(monkeypatch):
+    """Halves of characters of which none is kept end runs, where whole ones that are kept are symbols."""
+    kept = symbols.Kept([(0x4E00, 0x9FFF), (0x20000, 0x3FFFF)])
+    monkeypatch.setattr(symbols.Kept, "_wide", None)
+    codes, tally = kept.encode("一😀二")
+    assert codes.tolist() == [0x4E00, 0, 0, 0x4E8C] and tally.low.sum() == 2
+    with pytest.raises(TypeError):
+        kept.encode("一𠀀二")
+
+
+def test_longer_tokens_are_kept_within_the_memory(monkeypatch):
+    monkeypatch.setattr(budget, "LEAST", 2**20)
+    monkeypatch.setattr(budget, "TOKEN_BYTES", 2**40)
+    monkeypatch.setattr("maskplay.words.machine.TOKEN_BYTES", 2**40)
+    with pytest.raises(UserError, match="different tokens are longer than any n-gram"):
+        mp.words.discover(iter(["天地玄黄宇宙洪荒"] * 9), min_count=2, cohesion=(0.1, 0.1), memory="64G")

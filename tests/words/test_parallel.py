@@ -158,3 +158,26 @@ def alive(pid: int) -> bool:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"  # nobody may have waited for it here
     except FileNotFoundError:
         return False
+
+
+class Unreadable:
+    """Goes out, but cannot be made again: of an item in the worker, of a result here."""
+
+    def __setstate__(self, state):
+        raise ValueError("no")
+
+    def __getstate__(self):
+        return {"a": 1}
+
+
+def unreadable(item):
+    return Unreadable()
+
+
+def test_what_cannot_be_read_at_the_other_end_is_told():
+    with pytest.raises(ValueError, match="no") as error:
+        list(mp.words.parallel_map(str, [1, Unreadable()], workers=2))
+    assert "in item 1" in error.value.__notes__ and not children()
+    with pytest.raises(RuntimeError, match=r"a result cannot be read here \(ValueError: no\)") as error:
+        list(mp.words.parallel_map(unreadable, [1, 2], workers=2))
+    assert "in item 0" in error.value.__notes__ and not children()

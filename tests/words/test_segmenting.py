@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import maskplay as mp
 from maskplay.errors import DataError, UserError
 from maskplay.pretext import prepare
-from maskplay.words import NgramSegmenter, Vocabulary
+from maskplay.words import NgramSegmenter, Vocabulary, vocabulary
+from maskplay.words.cutting import code_points, pieces
 from words.model_references import best, expected
 from words.references import generated
 
@@ -245,3 +246,28 @@ def test_whole_word_masking(tmp_path):
     characters = prepare([lines], tmp_path / "c", tokenizer)
     assert np.array_equal(found.words, each.words) and np.array_equal(found.ids, each.ids)
     assert found.words.sum() < characters.words.sum()
+
+
+@settings(max_examples=60)
+@given(st.text(st.sampled_from("北京大学㐀𠀀天，"), max_size=60))
+def test_a_long_run_falls_apart_where_no_word_lies_across(text):
+    """Cut where a word certainly ends, it is cut as before."""
+    words = Vocabulary(WORDS)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = words(text)
+        patch.setattr(vocabulary, "LONG", 1)
+        assert words(text) == whole
+        points = code_points(text)
+        _, starts, lengths = pieces(points, np.array([0, len(points)]))
+        apart, sizes = words.apart(points, starts, lengths)
+    assert sizes.sum() == lengths.sum() and {*starts.tolist()} <= {*apart.tolist()}
+    places = np.concatenate([np.arange(a, a + n) for a, n in zip(apart, sizes)] or [[]])
+    assert places.tolist() == sorted(p for a, n in zip(starts, lengths) for p in range(a, a + n))
+    for start in {*apart.tolist()} - {*starts.tolist()}:
+        inside = next(a for a, n in zip(starts, lengths) if a < start < a + n)
+        assert not any(text[a : a + n] in WORDS for n in (2, 4) for a in range(max(inside, start - n + 1), start))
+
+
+def test_perplexity_is_of_lines():
+    with pytest.raises(UserError, match="expected lines, found one text"):
+        MODELS[2].perplexity("天地")

@@ -12,16 +12,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import ml_dtypes
 import numpy as np
 
 from maskplay.checkpoints.tensors import LazyTensor, MappedFile, Tensors, byte_count, check_shape, quoted
 from maskplay.checkpoints.zip_members import ZipMembers
 from maskplay.errors import CheckpointError
+from maskplay.storage import JSON_LIMIT
 
 _LISTING = Path(__file__).with_name("hdf5_listing.py")
 _PATIENCE = 60  # seconds; a thousand datasets take one
 _WEIGHTS = "model.weights.h5"
+
+
+def registered_class(path: str | os.PathLike[str]) -> type | None:
+    """The registered class of the model in a `.keras` file, None where there is none."""
+    try:
+        config = json.loads(ZipMembers(path).peek("config.json", JSON_LIMIT))
+        return keras.saving.get_registered_object(config["registered_name"])
+    except (KeyError, TypeError, ValueError, RecursionError):  # loading its weights tells what is wrong
+        return None
 
 
 def open_keras(path: str | os.PathLike[str]) -> Tensors:

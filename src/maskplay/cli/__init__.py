@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code.
 
     Args:
-        arguments: what stands behind `maskplay`; None = those of the process.
+        arguments: what follows `maskplay`; None = those of the process.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # UTF-8 wherever we are, and what even that cannot say, escaped
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -18,6 +18,8 @@ from maskplay.errors import UserError, listed
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
 
+VOCAB = typer.Option(None, help="The vocabulary's file or folder, if not with the weights.")
+
 
 class Format(StrEnum):
     """The forms in which a checkpoint can be written."""
@@ -115,12 +117,13 @@ def convert(
     source: str = typer.Argument(help="The checkpoint to read."),
     target: str = typer.Argument(help="The folder to make."),
     to: Format = typer.Option(..., "--to", help="Whose form to write."),
+    vocab: str | None = VOCAB,
 ) -> None:
     """Write a checkpoint in another form; nothing appears unless all of it was read."""
     check_replaceable(target)
     if is_lost(source, target):
         raise UserError(f"{target}: this is the checkpoint to read, which would be lost; choose another name")
-    model = _pretrained(source)
+    model = _pretrained(source, vocab)
     model.save(target, format=to.value)
     print(f"{target}: {model!r}, in {to.value}'s form")
 
@@ -130,17 +133,18 @@ def fill(
     text: str = typer.Argument(help="A text with one or more [MASK]."),
     top: int = typer.Option(5, min=1, help="How many candidates to print."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
+    vocab: str | None = VOCAB,
 ) -> None:
     """Fill the blanks of a text, the best candidates first."""
-    for candidate in _pretrained(source).fill(text, top=top):
+    for candidate in _pretrained(source, vocab).fill(text, top=top):
         if as_json:
             print(json.dumps(asdict(candidate), ensure_ascii=False))
         else:
             print(f"{candidate.score:.4f}\t{candidate.token}\t{candidate.text}")
 
 
-def _pretrained(source: str) -> Pretrained:
-    model = load(source)
+def _pretrained(source: str, vocab: str | None) -> Pretrained:
+    model = load(source, vocab=vocab)
     if not isinstance(model, Pretrained):
         raise UserError(f"{source}: expected a checkpoint, found a trained play; `maskplay predict` uses it")
     return model

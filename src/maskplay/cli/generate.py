@@ -11,7 +11,9 @@ def generate(
     prompt: str = typer.Option(..., help="What to go on with; for T5 and its like, what to answer."),
     greedy: bool = typer.Option(True, "--greedy", help="Always take the likeliest token (so far the only way)."),
     max_new: int = typer.Option(50, min=1, help="Most tokens to add."),
-    tokenizer: str | None = typer.Option(None, help="The tokenizer's file or folder, if not with the weights."),
+    tokenizer: str | None = typer.Option(
+        None, "--tokenizer", "--vocab", help="The tokenizer's file or folder, if not with the weights."
+    ),
 ) -> None:
     """Go on with a text."""
     model = load(source, vocab=tokenizer)

@@ -55,7 +55,7 @@ def evaluate(
 def open_classifier(folder: Path) -> Classify:
     """The trained classifier in a folder."""
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder; expected one that `maskplay fit classify` made")
+        raise UserError(f"{folder}: no such folder; expected one that `maskplay fit classify FILE --out NAME` made")
     play = plays.load(folder)
     if not isinstance(play, Classify):
         raise UserError(f"{folder}: expected a classifier, found a {type(play).__name__}")

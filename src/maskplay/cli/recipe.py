@@ -10,6 +10,7 @@ from maskplay import pretext, starts
 from maskplay.errors import UserError
 from maskplay.families import FAMILIES
 from maskplay.optimizers import adamw, lamb, muon
+from maskplay.plays.pretrain import OBJECTIVES
 from maskplay.text.words import jieba
 
 # What a recipe can say, and what it means where it does not. Every key is also a flag.
@@ -95,6 +96,14 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
     if "positions" in recipe["init"] and FAMILIES[str(recipe["family"])].config.position != "rotary":
         raise UserError(f"init: positions needs rotary positions, the family {recipe['family']} has others")
+    if unknown := [name for name in weights if name not in OBJECTIVES]:
+        raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {unknown[0]!r:.80}")
+    if not 0 < recipe["mask_rate"] < 1:
+        raise UserError(f"mask_rate: expected a number between 0 and 1, found {recipe['mask_rate']}")
+    if recipe["length"] < 8:
+        raise UserError(f"length: expected at least 8 tokens, found {recipe['length']}")
+    if not recipe["model"]:
+        FAMILIES[recipe["family"]].config.but(**{name: recipe[name] for name in SHAPE})  # which says what does not fit
     if PAIRS in weights and (recipe["batch_size"] % 2 or recipe["batch_size"] < 4):
         raise UserError(f"batch_size: {PAIRS} expects an even number from 4 on, found {recipe['batch_size']}")
     if recipe["model"] and recipe["vocab"]:
@@ -122,7 +131,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def parse_objective(given: str | dict[str, Any]) -> dict[str, float]:
-    """`mlm`, `mlm:0.5,unilm:0.5` or a table of these as names with weights; `Pretrain` checks them."""
+    """`mlm`, `mlm:0.5,unilm:0.5` or a table of these as names with weights."""
     if isinstance(given, dict):
         return dict(given)
     pairs = [part.partition(":")[::2] for part in given.split(",")]

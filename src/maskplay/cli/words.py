@@ -4,12 +4,14 @@ words.
 The output appears whole at the end, or not at all; what lies on disk meanwhile is in a folder beside it that goes away.
 """
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import typer
@@ -24,12 +26,15 @@ from maskplay.text.words import jieba
 from maskplay.words import counting, found
 from maskplay.words.reader import Progress as Tell
 
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 app = typer.Typer(help="Find and count words in raw text, cut it into words.", rich_markup_mode=None)
 
 SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
 FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
 WORKERS = typer.Option(1, min=1, help="Threads; processes with --cluster local.")
 CLUSTER = typer.Option(None, help="Count on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
+MEMORY = typer.Option(None, help="Most memory of this process, 1G say; beyond it files are used.")
 FOLDER = typer.Option(None, help="For files meanwhile; default beside --out. A cluster shares it; a URL will do.")
 
 
@@ -63,12 +68,13 @@ def discover(
     agree: Path | None = typer.Option(None, help="Leave out what this model, .arpa or .tsv, hardly cuts out too."),
     field: str = FIELD,
     workers: int = WORKERS,
-    memory: str | None = typer.Option(None, help="Most memory of this process, 1G say; beyond it files are used."),
+    memory: str | None = MEMORY,
     folder: str | None = FOLDER,
     cluster: str | None = CLUSTER,
 ) -> None:
     """Find the words of a corpus, the most frequent first."""
     found.checked_ending(out, found.FORMATS)
+    _not_read(out, sources, known, agree)
     thresholds = _numbers(cohesion)
     if agree:
         _readable_again("--agree", sources)
@@ -113,16 +119,20 @@ def count(
     min_count: int = typer.Option(1, min=1, help="Leave out what is rarer."),
     field: str = FIELD,
     workers: int = WORKERS,
+    memory: str | None = MEMORY,
     folder: str | None = FOLDER,
     cluster: str | None = CLUSTER,
 ) -> None:
     """Count characters, n-grams of them, or words, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
+    _not_read(out, sources, by)
     tokenizer = None if by is None else jieba if by == "jieba" else words.load_segmenter(by)
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
-        where = {"workers": workers, "folder": folder or out.parent, "cluster": cluster}
+        where = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}
+        if tokenizer is None:
+            where["folder"] = folder or out.parent
         counts = words.count(sources, **what, min_count=min_count, field=field, **where, progress=tell)
         counts.write(out)
     _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
@@ -139,6 +149,7 @@ def lm(
 ) -> None:
     """Train a character n-gram model (modified Kneser-Ney), for `segment` and for others: an ARPA file."""
     found.checked_ending(out, (".arpa",))
+    _not_read(out, sources)
     with _progress(out) as tell:
         options = {"order": order, "min_count": min_count, "field": field, "workers": workers}
         model = words.train_ngrams(sources, **options, progress=tell)
@@ -157,11 +168,13 @@ def segment(
     field: str = FIELD,
     workers: int = typer.Option(1, min=1, help="Processes."),
 ) -> None:
-    """Cut each line into words, with one blank between two."""
+    """Cut each line into words, with one space between two."""
     if (model is None) == (vocab is None) or em and model:
         raise UserError("expected either --model or --vocab; --em goes with --vocab")
     if em:
         _readable_again("--em", sources)
+    if out is not None:
+        _not_read(out, sources, model, vocab)
     by: words.NgramModel | words.Vocabulary
     with _progress(out or STDIN) as tell:
         if vocab is None:
@@ -189,10 +202,18 @@ def contrast(
 ) -> None:
     """Find the words that one corpus uses more than another."""
     found.checked_ending(out, (".tsv",))
+    _not_read(out, [str(field), str(general)])
     with _progress(out):
         rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
         words.write_contrast(rows, out)
     _console().print(f"{len(rows):,} words: {out}")
+
+
+def _not_read(out: Path, sources: list[str], *others: str | Path | None) -> None:
+    """Refuse to write over what is read, or into a folder all of which is."""
+    read = [*paths(sources), *(Path(other) for other in others if other is not None)]
+    if out.resolve() in {path.resolve() for path in read if path != STDIN}:
+        raise UserError(f"--out {out}: this file is among those to read and would be lost; choose another name")
 
 
 def _readable_again(option: str, sources: list[str]) -> None:
@@ -217,8 +238,12 @@ def _console() -> Console:
 def _progress(out: Path) -> Iterator[Tell]:
     """On a terminal a bar for each step, elsewhere a line when one is finished; all on stderr.
 
-    A fault of the system that names no file, a full disk, is one of the output's.
+    A fault of the system that names no file, a full disk, is one of the output's. Told to end, by `timeout` or a
+    terminal that is closed, the work ends as after an error.
     """
+    ours = [number for number in ENDS if signal.getsignal(number) == signal.SIG_DFL]  # nohup has them ignored
+    for number in ours:
+        signal.signal(number, _leave)
     console, start = _console(), time.monotonic()
     columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -236,3 +261,11 @@ def _progress(out: Path) -> Iterator[Tell]:
         except OSError as error:
             error.filename = error.filename or str(out)
             raise
+        finally:
+            for number in ours:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Whoever ends the program politely shall find no files of it left."""
+    sys.exit(128 + number)

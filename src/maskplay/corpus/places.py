@@ -147,7 +147,7 @@ def _found(place: str) -> Iterator[Path]:
         return
     shown = f"{place!r:.80}"
     if "\0" in place or len(place) > 4096:
-        raise UserError(f"{shown}: not the name of a file; texts themselves are given as iter([...])")
+        raise UserError(f"{shown}: not the name of a file; in Python, texts themselves are iter([...])")
     tops = [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True))
     count = 0
     for top in tops:
@@ -170,8 +170,9 @@ def _found(place: str) -> Iterator[Path]:
                     count += 1
                     yield Path(path)
     if not count:
-        what = "no file lies in this folder" if os.path.isdir(place) else "no such file, folder or pattern"
-        raise UserError(f"{shown}: {what}; texts themselves are given as iter([...])")
+        if os.path.isdir(place):
+            raise UserError(f"{shown}: no file lies in this folder")
+        raise UserError(f"{shown}: no such file, folder or pattern; in Python, texts themselves are iter([...])")
 
 
 def _unreadable(error: OSError) -> None:

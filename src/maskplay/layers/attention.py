@@ -47,7 +47,7 @@ class Visibility(keras.layers.Layer):
         if valid is None:
             valid = ops.ones_like(tokens, "bool") if self.pad_id is None else ops.not_equal(tokens, self.pad_id)
         facts = masks.Facts(ops.shape(tokens)[1], segments, order, documents, valid)
-        return per_head((mask or masks.padding()).sees(facts, None, ops))
+        return per_head((masks.padding() if mask is None else mask).sees(facts, None, ops))
 
     def compute_output_spec(self, tokens: Any, *facts: Any, **others: Any) -> Any:
         # By hand: backends that infer shapes by tracing cannot take a rule as an argument.
@@ -187,10 +187,7 @@ class Attention(keras.layers.Layer):
             # Scaled here: in half precision the plain product of long vectors may overflow.
             query = query / math.sqrt(self.key_size)
         if cache is not None and start is not None:
-            cache = {
-                "keys": ops.slice_update(cache["keys"], (0, start, 0, 0), ops.cast(key, cache["keys"].dtype)),
-                "values": ops.slice_update(cache["values"], (0, start, 0, 0), ops.cast(value, cache["values"].dtype)),
-            }
+            cache = extended(cache, key, value, start)
             key, value = cache["keys"], cache["values"]
         if self.num_kv_heads != self.num_heads:
             share = self.num_heads // self.num_kv_heads
@@ -269,6 +266,14 @@ class Attention(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Attention":
         return cls(**{**config, "position": keras.saving.deserialize_keras_object(config["position"])})
+
+
+def extended(cache: dict[str, Any], key: Any, value: Any, start: Any) -> dict[str, Any]:
+    """A cache `(batch, length, heads, size)` with new keys and values in it from the place `start` on."""
+    return {
+        name: ops.slice_update(cache[name], (0, start, 0, 0), ops.cast(new, cache[name].dtype))
+        for name, new in (("keys", key), ("values", value))
+    }
 
 
 def _normal(stddev: float) -> keras.initializers.Initializer:

@@ -127,8 +127,7 @@ class Block(keras.layers.Layer):
             training=training,
             **extra,
         )
-        mixed, *found = mixed if isinstance(mixed, tuple) else (mixed,)
-        results: list[Any] = list(found)
+        mixed, *results = mixed if isinstance(mixed, tuple) else (mixed,)
         x = x + self.dropout(mixed, training=training)
         if place == "post":
             x = norm(self.attention_norm, x)

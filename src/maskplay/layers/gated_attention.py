@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from maskplay.layers.activation import activation
+from maskplay.layers.attention import extended
 from maskplay.layers.pool import masked_softmax
 
 SHORTEST, USUAL = 16, 512  # fewer tokens count as so many; so many leave the scores as they are
@@ -100,10 +101,7 @@ class GatedAttention(keras.layers.Layer):
             query, key = self.position(query, positions), self.position(key, positions)
         query = query / math.sqrt(self.key_size)
         if cache is not None:
-            cache = {
-                "keys": ops.slice_update(cache["keys"], (0, start, 0, 0), ops.cast(key, cache["keys"].dtype)),
-                "values": ops.slice_update(cache["values"], (0, start, 0, 0), ops.cast(value, cache["values"].dtype)),
-            }
+            cache = extended(cache, key, value, start)
             key, value = cache["keys"], cache["values"]
         if causal:
             at = ops.arange(length)

@@ -148,7 +148,7 @@ class Places(keras.layers.Layer):
 
 
 def distances(queries: Any, keys: Any) -> Any:
-    """How far each key stands behind each query.
+    """Key place minus query place: positive for keys that come later.
 
     Shapes: ints `(length,)` or `(batch, length)` to `(1 or batch, queries, keys)`.
 
@@ -241,14 +241,14 @@ class RelativeBias(keras.layers.Layer):
     def buckets(self, distance: Any) -> Any:
         """The bucket of each distance (key minus query), ints of the same shape."""
         count = self.num_buckets // 2 if self.two_way else self.num_buckets
-        behind = -ops.cast(distance, "int32")
-        offset = ops.where(behind < 0, count, 0) if self.two_way else 0
-        behind = ops.abs(behind) if self.two_way else ops.maximum(behind, 0)
+        back = -ops.cast(distance, "int32")
+        offset = ops.where(back < 0, count, 0) if self.two_way else 0
+        back = ops.abs(back) if self.two_way else ops.maximum(back, 0)
         exact = count // 2
         # float32 as the original: in other precisions a distance on a border may fall on its other side.
-        far = ops.log(ops.cast(ops.maximum(behind, 1), "float32") / exact) / math.log(self.max_distance / exact)
+        far = ops.log(ops.cast(ops.maximum(back, 1), "float32") / exact) / math.log(self.max_distance / exact)
         far = ops.minimum(exact + ops.cast(far * (count - exact), "int32"), count - 1)
-        return offset + ops.where(behind < exact, behind, far)
+        return offset + ops.where(back < exact, back, far)
 
     def call(self, distance: Any) -> Any:
         table = ops.cast(ops.convert_to_tensor(self.embeddings), self.compute_dtype)

@@ -31,7 +31,8 @@ class Facts:
         valid: bools or 0/1 ints, False for padding.
 
     Example:
-        >>> Documents().sees(Facts(2, documents=np.array([7, 8])), None, np).astype(int)
+        >>> from maskplay import masks
+        >>> masks.documents().sees(Facts(2, documents=np.array([7, 8])), None, np).astype(int)
         array([[1, 0],
                [0, 1]])
     """
@@ -62,7 +63,8 @@ class Plan:
         rest: the rule that must still hold inside the blocks (`full()` when nothing is left).
 
     Example:
-        >>> (Window(2) & Causal() & Padding()).plan()
+        >>> from maskplay import masks
+        >>> (masks.window(2) & masks.causal() & masks.padding()).plan()
         Plan(kind='blocks', window=2, stride=None, causal=True, rest=padding())
     """
 
@@ -74,12 +76,13 @@ class Plan:
 
 
 class Mask:
-    """A static visibility rule; made by the functions of this module, combined with `&` and `|`.
+    """A static visibility rule; made by the functions of `maskplay.masks`, combined with `&` and `|`.
 
     Rules compare equal by value, hash, and serialise with Keras (`keras.saving.serialize_keras_object`).
 
     Example:
-        >>> Causal() & Padding() == Padding() & Causal()
+        >>> from maskplay import masks
+        >>> masks.causal() & masks.padding() == masks.padding() & masks.causal()
         True
     """
 
@@ -105,7 +108,8 @@ class Mask:
             UserError: a fact the rule needs is missing, or its length is not `n`.
 
         Example:
-            >>> Prefix().dense(4, segments=[0, 0, 1, 1]).astype(int)
+            >>> from maskplay import masks
+            >>> masks.prefix().dense(4, segments=[0, 0, 1, 1]).astype(int)
             array([[1, 1, 0, 0],
                    [1, 1, 0, 0],
                    [1, 1, 1, 0],
@@ -126,7 +130,8 @@ class Mask:
             Booleans `(queries, n)` or `(batch, queries, n)`.
 
         Example:
-            >>> Causal().rows([3], 5).astype(int)
+            >>> from maskplay import masks
+            >>> masks.causal().rows([3], 5).astype(int)
             array([[1, 1, 1, 1, 0]])
         """
         given = {"segments": segments, "order": order, "documents": documents, "valid": valid}
@@ -157,7 +162,9 @@ class Mask:
         """How an attention layer may execute this rule.
 
         Example:
-            >>> Causal().plan().kind, (Causal() & Window(4)).plan().window, Prefix().plan().kind
+            >>> from maskplay import masks
+            >>> causal = masks.causal()
+            >>> causal.plan().kind, (causal & masks.window(4)).plan().window, masks.prefix().plan().kind
             ('causal', 4, 'dense')
         """
         parts = list(self.parts) if isinstance(self, And) else [self]
@@ -190,7 +197,8 @@ class Mask:
             **facts: as for `dense`, without a batch axis.
 
         Example:
-            >>> print(Causal().picture(3, format="text"))
+            >>> from maskplay import masks
+            >>> print(masks.causal().picture(3, format="text"))
             0 ■ · ·
             1 ■ ■ ·
             2 ■ ■ ■
@@ -208,6 +216,9 @@ class Mask:
 
     def __or__(self, other: "Mask") -> "Mask":
         return combine(Or, [self, other]) if isinstance(other, Mask) else NotImplemented
+
+    def __bool__(self) -> bool:
+        raise UserError(f"{self}: a mask is neither true nor false; join rules with & and |, not with and, or, not")
 
     def __repr__(self) -> str:
         arguments = (getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     Example:
         >>> class Halved(OptimizerWrapper):
         ...     def step(self, grads, variables):
-        ...         old = [snapshot(variable) for variable in variables]
+        ...         old = [ops.copy(variable.value) for variable in variables]
         ...         real = self.advance(grads, variables)
         ...         for variable, before in zip(variables, old):
         ...             self.put(variable, (before + variable.value) / 2, real)

@@ -35,6 +35,9 @@ def load(folder: str | os.PathLike[str], segmenter: Any = None) -> Any:
         raise CheckpointError(f"{folder}: expected a folder written by a play's save, with {MARKER}")
     description = read_marker(folder)
     if description.get("format") != "play" or description.get("play") not in PLAYS:
-        found = f"{description.get('format')!r}, {description.get('play')!r}"
+        if description.get("format") != "play":
+            found = "a checkpoint, which is trained first: maskplay fit classify FILE --model CHECKPOINT --out NAME"
+        else:
+            found = f"{description.get('play')!r}"
         raise CheckpointError(f"{folder / MARKER}: expected a saved play, one of {', '.join(PLAYS)}; found {found}")
     return PLAYS[description["play"]].open(folder, description, segmenter)

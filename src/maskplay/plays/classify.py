@@ -9,7 +9,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,8 @@ from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
 from maskplay.config import BUCKETS, TABLES, Config
-from maskplay.errors import CheckpointError, DataError, UserError, listed
+from maskplay.errors import CheckpointError, UserError, listed
+from maskplay.examples import examples_of, row_of, weights_of
 from maskplay.language_model import LanguageModel, named_weights, weight_values
 from maskplay.layers.heads import Pooler
 from maskplay.storage import MARKER, VERSION, new_folder
@@ -36,7 +38,8 @@ class Classify(keras.Model):
     """A classifier on a pretrained (or fresh) encoder, whose weights it shares.
 
     Args:
-        bert: what `maskplay.load` returns, or anything with `.network` (a `LanguageModel`) and `.tokenizer`.
+        bert: what `maskplay.load` returns, or anything with `.network` (a `LanguageModel`) and `.tokenizer`. It reads
+            in both directions (`masks.padding()`), also where its family goes from left to right.
         labels: the names of the classes, at least two; their order is that of the scores.
         max_length: most tokens of an example, special ones included; default the encoder's positions, at most 512.
         dropout: rate before the scores while training.
@@ -71,10 +74,13 @@ class Classify(keras.Model):
         if len(set(self.labels)) != len(self.labels):
             twice = [label for label, times in Counter(self.labels).items() if times > 1]
             raise UserError(f"labels: expected each name once, found twice {listed(twice)}")
+        if not hasattr(bert, "network"):
+            raise UserError(f"expected what mp.load returns, found {bert!r:.60}: write Classify(mp.load(…), labels)")
         network = bert.network
         self.config: Config = network.config.but(num_decoder_layers=0)  # of T5 only the encoder reads
         if self.config.pad_id is None:
-            raise UserError(f"a {bert.family} has no padding token to fill batches with: load it with pad_id=…")
+            name = getattr(bert, "family", "network")
+            raise UserError(f"a {name} has no padding token to fill batches with: load it with pad_id=…")
         self.tokenizer: Tokenizer | None = bert.tokenizer
         if self.tokenizer is not None and len(self.tokenizer) > self.config.vocab_size:
             raise UserError(f"the vocabulary has {len(self.tokenizer)} tokens, the encoder {self.config.vocab_size}")
@@ -124,14 +130,15 @@ class Classify(keras.Model):
         """As `keras.Model.compile`; by default AdamW at 2e-5, cross-entropy of the logits, and accuracy.
 
         The defaults leave out rows of weight 0, with which `Batches` may fill up a batch.
+
+        Raises:
+            UserError: a loss that takes the outputs, which are logits, for probabilities.
         """
         if optimizer is None:
             optimizer = keras.optimizers.AdamW(2e-5)
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
         if metrics is None and weighted_metrics is None:
             weighted_metrics = ["accuracy"]
-        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+        super().compile(optimizer, _known_loss(loss), loss_weights, metrics, weighted_metrics, **kwargs)
 
     def fit(
         self,
@@ -157,19 +164,23 @@ class Classify(keras.Model):
             y, validation_split: for arrays only.
             batch_size: default 32.
             sample_weight: a number for each example, or as Keras takes it.
-            epochs, verbose, callbacks, validation_data, shuffle, class_weight, *args, **kwargs: as for
-                `keras.Model.fit`.
+            class_weight: of examples by label, `{"pos": 2.0}`; labels that are not named count 1.
+            epochs, verbose, callbacks, validation_data, shuffle, *args, **kwargs: as for `keras.Model.fit`.
 
         Raises:
             UserError: `x` is neither examples nor what Keras takes, or examples come with something for arrays.
             DataError: an example has no text, or a label that is not among `labels`.
         """
         if isinstance(validation_data, tuple) and validation_data:
-            if _examples(validation_data[0], "validation_data") is not None:
+            if examples_of(validation_data[0], "validation_data") is not None:
                 raise UserError("validation_data: expected a list of examples, or arrays (inputs, targets)")
-        elif (examples := _examples(validation_data, "validation_data")) is not None:
-            validation_data = self.batches(examples, batch_size or 32, shuffle=False)
-        if validation_split and _examples(x) is not None:
+        elif (examples := examples_of(validation_data, "validation_data")) is not None:
+            validation_data = self.batches(examples, batch_size or 32, shuffle=False, shard=hosts.place())
+        examples = examples_of(x)
+        if examples is not None:
+            sample_weight = weights_of(examples, self.labels, class_weight, sample_weight)
+            class_weight = None
+        if validation_split and examples is not None:
             raise UserError("validation_split is for arrays: split the examples, pass a part as validation_data")
         x, sample_weight = self._labelled(x, y, batch_size, sample_weight, shuffle)
         if isinstance(x, Batches):
@@ -210,11 +221,12 @@ class Classify(keras.Model):
         """What Keras is given for `x` and `sample_weight`; the model is compiled, at the latest, now."""
         if not self.compiled:
             self.compile()
-        if (examples := _examples(x)) is None:
+        if (examples := examples_of(x)) is None:
             return x, weights
         if y is not None:
             raise UserError("y is for arrays: examples bring their labels, [(text, label), …]")
-        return self.batches(examples, batch_size or 32, shuffle=shuffle, weights=weights), None
+        shared = {"shuffle": shuffle, "weights": weights, "shard": hosts.place()}
+        return self.batches(examples, batch_size or 32, **shared), None
 
     def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Labels of texts; for arrays what Keras predicts, logits `(n, labels)`.
@@ -228,7 +240,7 @@ class Classify(keras.Model):
         Raises:
             UserError: `x` is none of these.
         """
-        if (texts := _examples(x)) is not None:
+        if (texts := examples_of(x)) is not None:
             return [self.labels[i] for i in self.probabilities(texts, batch_size or 32).argmax(axis=-1)]
         return super().predict(x, batch_size, *args, **kwargs)
 
@@ -246,8 +258,10 @@ class Classify(keras.Model):
         rows, share = min(batch_size, 1 << (len(texts) - 1).bit_length()), hosts.sharing_devices()
         rows = -(-rows // share) * share
         batches = self.batches(texts, rows, labelled=False, shuffle=False, multiple_of=rows)
-        if hosts.place()[1] > 1:
-            found = np.concatenate([hosts.predict(self, batches[i][0], rows) for i in range(len(batches))])
+        if hosts.place()[1] > 1:  # a call for each length: each is compiled
+            inputs = groupby((batches[i][0] for i in range(len(batches))), lambda each: each["tokens"].shape[1])
+            alike = [keras.tree.map_structure(lambda *parts: np.concatenate(parts), *some) for _, some in inputs]
+            found = np.concatenate([hosts.predict(self, each, rows) for each in alike])
         else:
             found = super().predict(batches, verbose=0)
         logits = batches.restore(found).astype("float32")
@@ -268,13 +282,13 @@ class Classify(keras.Model):
             DataError: an example has no text, or a label that is not among `labels`.
         """
         if self.tokenizer is None:
-            raise UserError("this play has no tokenizer: it takes token ids, not texts")
+            raise UserError("this play has no tokenizer (as a clone has none): it takes token ids, not texts")
         ids: list[list[int]] = []
         segments: list[list[int]] = []
         targets: list[int] = []
         for start in range(0, len(examples), ENCODED_AT_ONCE):
             chunk = examples[start : start + ENCODED_AT_ONCE]
-            rows = [self._row(example, start + i, labelled) for i, example in enumerate(chunk)]
+            rows = [row_of(example, start + i, self.labels if labelled else None) for i, example in enumerate(chunk)]
             texts, pairs, numbers = zip(*rows)
             encodings = self.tokenizer.encode_batch(texts, pairs, self.max_length)
             ids += [encoding.ids for encoding in encodings]
@@ -288,30 +302,6 @@ class Classify(keras.Model):
             pad_id=self.config.pad_id or 0,
             **kwargs,
         )
-
-    def _row(self, example: Any, i: int, labelled: bool) -> tuple[str, str | None, int]:
-        """An example in any of its forms as (text, text2, number of its label)."""
-        text2 = label = None
-        match example:
-            case str() if not labelled:
-                text = example
-            case [text, label] if labelled:
-                pass
-            case [text, text2, label] if labelled:
-                pass
-            case [text, text2] | [text, text2, _] if not labelled:
-                pass
-            case Mapping():
-                text, text2, label = (example.get(name) for name in ("text", "text2", "label"))
-            case _:
-                text, text2, label = (getattr(example, name, None) for name in ("text", "text2", "label"))
-        where = f"example {i}" + (f" (line {example.line})" if hasattr(example, "line") else "")
-        if not isinstance(text, str) or not isinstance(text2, str | None):
-            form = "(text, label) or (text, text2, label)" if labelled else "a text or (text, text2)"
-            raise DataError(f"{where}: expected {form}, or an object with text; found {str(example)[:80]!r}")
-        if labelled and label not in self.labels:
-            raise DataError(f"{where}: expected a label among {listed(self.labels)}, found {label!r:.80}")
-        return text, text2, self.labels.index(label) if labelled else 0
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras itself does not trust a `compile` of our own with what it stored; ours takes the same arguments.
@@ -348,14 +338,19 @@ class Classify(keras.Model):
 
         Args:
             path: a folder's name, or a file's that ends in `.keras`.
-            **kwargs: for a `.keras` file, what `keras.Model.save` takes.
+            **kwargs: for a `.keras` file, what `keras.Model.save` takes; for a folder `overwrite=False`.
 
         Raises:
-            UserError: the folder's name is taken by something else.
+            UserError: the folder's name is taken by something else, or by anything without `overwrite`.
         """
         if Path(path).suffix == ".keras":
             super().save(path, **kwargs)
             return
+        overwrite = kwargs.pop("overwrite", True)
+        if kwargs:
+            raise UserError(f"save: a folder takes no {listed(kwargs)}; a name that ends in .keras does")
+        if not overwrite and Path(path).exists():
+            raise UserError(f"{path}: is there already, and overwrite=False")
         with new_folder(path) as folder:
             self.write(folder)
 
@@ -412,20 +407,17 @@ class Classify(keras.Model):
         return {f"{part}/{name}": weight for part in parts for name, weight in named(parts[part]).items()}
 
 
-def _examples(x: Any, name: str = "x") -> list[Any] | None:
-    """A list of examples or texts as such; None for what only Keras understands."""
-    if isinstance(x, list):
-        return x
-    if getattr(getattr(x, "dtype", None), "kind", None) in ("O", "S", "U"):  # strings of NumPy or pandas
-        return x.tolist()
-    strange = isinstance(x, str | bytes | int | float | tuple | set | Iterator)
-    nothing = x is None and name == "x"  # there need be no data to validate on
-    if strange or nothing or (isinstance(x, Mapping) and "text" in x):
-        raise UserError(
-            f"{name}: expected a list of texts or examples, or what Keras takes: arrays by name, tokens and segments, "
-            f"or a dataset; found a {type(x).__name__}"
-        )
-    return None
+def _known_loss(loss: Any) -> Any:
+    """A loss for logits and numbers of classes: by default, or under Keras' name for it, their cross-entropy.
+
+    Raises:
+        UserError: it takes its input for probabilities.
+    """
+    if loss is None or loss == "sparse_categorical_crossentropy":
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+    if getattr(loss, "from_logits", True) is False:
+        raise UserError(f"loss: the outputs are logits; expected {type(loss).__name__}(from_logits=True)")
+    return loss
 
 
 def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:

@@ -8,7 +8,7 @@ most of the head's work.
 Sources: those of `maskplay.pretext`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +25,19 @@ from maskplay.pretext import (
     Pairs,
     Prepared,
     Rows,
+    in_order,
     lay_out,
     masked,
     next_tokens,
     permuted,
     places_for,
     split,
+    with_others,
 )
 from maskplay.pretext import (
     held_out as separate,
 )
+from maskplay.pretext.objectives import IGNORED
 
 __all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
 
@@ -59,6 +62,11 @@ class Objective:
     specials: int
     scores: Mapping[str, str]
     pairs: bool = False
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it is asked if the second part follows the first. Then both are whole sentences."""
+        return "nsp" in self.scores.values()
 
 
 ALL, PAST = masks.documents(), masks.documents() & masks.causal()
@@ -102,12 +110,6 @@ def similarities(vectors: Any) -> Any:
     vectors = vectors * ops.rsqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-12)
     row = ops.arange(ops.shape(vectors)[0])
     return ops.where(row[:, None] == row, -1e9, SCALE * ops.matmul(vectors, ops.transpose(vectors)))
-
-
-def _ending(halves: Sequence[tuple[np.ndarray, np.ndarray]], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last tokens of a text that is given in halves (ids, and which of them begin a word)."""
-    ids, begins = (np.concatenate(values)[::-1][:size][::-1] for values in zip(*halves))
-    return ids, begins
 
 
 class Pretrain(keras.Model):
@@ -159,7 +161,8 @@ class Pretrain(keras.Model):
     ) -> None:
         kwargs.setdefault("name", "pretrain")
         super().__init__(**kwargs)
-        self.network, self.tokenizer, self.family = bert.network, bert.tokenizer, bert.family
+        self.network, self.tokenizer = bert.network, bert.tokenizer
+        self.family: str = getattr(bert, "family", "network")
         self.objectives = {objective: 1.0} if isinstance(objective, str) else dict(objective)
         for name, weight in self.objectives.items():
             if name not in OBJECTIVES:
@@ -270,7 +273,10 @@ class Pretrain(keras.Model):
             UserError: as `Steps` does, or nothing can be held out.
         """
         if any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
-            held_out = max(held_out, batch_size / (len(corpus.documents) - 1))
+            pairs, least = (len(corpus.documents) - 1) // 2, batch_size // 2
+            if corpus.pairs and pairs <= least:
+                raise UserError(f"simbert: expected more pairs than a batch has, {least}, found {pairs}")
+            held_out = max(held_out, least / max(1, pairs))
         train, dev = separate(corpus, held_out, kwargs.get("seed", 0))
         alike = {name: value for name, value in kwargs.items() if name != "every"}
         return (
@@ -343,21 +349,22 @@ class Steps(keras.utils.PyDataset):
                 f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
                 f"{len(play.tokenizer)}: prepare it anew"
             )
-        self._kinds = {name: (OBJECTIVES[name].specials, OBJECTIVES[name].pairs) for name in play.objectives}
+        chosen = {name: OBJECTIVES[name] for name in play.objectives}
+        self._kinds = {name: (each.specials, each.pairs, each.ordered) for name, each in chosen.items()}
         packed = {
-            (n, pairs): Pairs(corpus, spans, room=play.length)
+            (n, pairs, whole): Pairs(corpus, spans, room=play.length)
             if pairs
-            else Packed(corpus, spans, room=play.length, specials=n, shared=n == 2)
-            for n, pairs in sorted(set(self._kinds.values()))
+            else Packed(corpus, spans, room=play.length, specials=n, shared=n == 2, whole=whole)
+            for n, pairs, whole in sorted(set(self._kinds.values()))
         }
-        for (_, pairs), rows in packed.items():
+        for (_, pairs, _), rows in packed.items():
             if pairs and (batch_size % 2 or batch_size < 4 or len(rows) * 2 < batch_size):
                 raise UserError(
                     "simbert: expected batches of an even number of rows, at least 4, and different pairs for each of "
                     f"them, also of those that are held out; found batch_size {batch_size} and {len(rows)} pairs"
                 )
         if fixed:
-            full = (len(rows) * (2 if pairs else 1) // batch_size for (_, pairs), rows in packed.items())
+            full = (len(rows) * (2 if pairs else 1) // batch_size for (_, pairs, _), rows in packed.items())
             steps = every = max(1, min(steps, *full))
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         self.fixed = fixed
@@ -366,7 +373,8 @@ class Steps(keras.utils.PyDataset):
         self._word = float(np.square(sizes).sum() / max(1, sizes.sum()))
         self.filled = float(np.mean([packed[kind].filled for kind in self._kinds.values()]))
         self.tokens = self.filled * batch_size * play.length * len(play.objectives)
-        self.epoch = self.start = self._served = 0
+        self.epoch = self.start = 0
+        self._ended = False  # whether the last batch of the epoch was read
 
     def __len__(self) -> int:
         left = self.steps - self.epoch * self.every
@@ -375,19 +383,23 @@ class Steps(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        self._served += 1
+        self._ended |= index == len(self) - 1
         step = self.epoch * self.every + self.start + index
         made = [self._batch(name, i, step) for i, name in enumerate(self.play.objectives)]
         inputs = {name: one for name, (one, _) in zip(self.play.objectives, made)}
         return inputs, {target: labels for _, found in made for target, labels in found.items()}
 
+    def may_begin(self, batch: int) -> bool:
+        """Whether a run can go on with this batch of the epoch: always, all have one shape."""
+        return True
+
     def on_epoch_begin(self) -> None:
-        self._served = 0
+        self._ended = False
 
     def on_epoch_end(self) -> None:
         # As in `Batches`: Keras also calls this when `fit` begins.
-        if self._served >= len(self) and not self.fixed:
-            self.epoch, self.start, self._served = self.epoch + 1, 0, 0
+        if self._ended and not self.fixed:
+            self.epoch, self.start, self._ended = self.epoch + 1, 0, False
 
     def _batch(self, name: str, number: int, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """One objective's inputs and labels, this process's part of them."""
@@ -402,21 +414,19 @@ class Steps(keras.utils.PyDataset):
             parts = [[order] for pair in both for order in (pair, pair[::-1])]
             labels[SIMILAR] = (np.arange(self.batch_size, dtype="int32") ^ 1)[:, None]  # its neighbour
         else:
-            found = [rows.pieces(row) for row in rows.numbers(step * self.batch_size, self.batch_size)]
-            halves = objective.specials == 3
-            parts = [[[*split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
-        if "sop" in objective.scores or "nsp" in objective.scores:
-            wrong = draw.random(len(parts)) < 0.5
-            if "sop" in objective.scores:
-                parts = [[pair[::-1]] if bad else [pair] for (pair,), bad in zip(parts, wrong)]
+            numbers = rows.numbers(step * self.batch_size, self.batch_size)
+            found = [rows.pieces(row) for row in numbers]
+            if objective.ordered:
+                texts, sentences = [piece for (piece,) in found], [rows.sentences(row) for row in numbers]
+                if "sop" in objective.scores:
+                    pairs, wrong = in_order(texts, sentences, draw)
+                else:
+                    pairs, wrong = with_others(texts, sentences, play.length - objective.specials, draw)
+                parts = [[[*pair]] for pair in pairs]
+                labels["sop" if "sop" in objective.scores else "nsp"] = wrong[:, None]
             else:
-                others = (np.arange(len(parts)) + draw.integers(1, len(parts), len(parts))) % len(parts)
-                # The second half comes from another row: as long as the true one, which length would give away.
-                parts = [
-                    [[a, _ending(parts[other][0], len(b[0]))]] if bad else [[a, b]]
-                    for ((a, b),), bad, other in zip(parts, wrong, others)
-                ]
-            labels["sop" if "sop" in objective.scores else "nsp"] = wrong.astype("int32")[:, None]
+                halves = objective.specials == 3
+                parts = [[[*split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
         laid = lay_out(parts, play.length, play.framing)
         inputs = {"tokens": laid.tokens, "positions": laid.positions, "documents": laid.documents}
         if (play.network.config.num_segments or 0) > 1 or name in ("unilm", "simbert"):
@@ -432,7 +442,7 @@ class Steps(keras.utils.PyDataset):
             labels[name] = next_tokens(laid)
             if name in ("unilm", "simbert"):
                 target = np.roll(laid.segments, -1, axis=1) == 1
-                labels[name] = np.where(target, labels[name], -100).astype("int32")
+                labels[name] = np.where(target, labels[name], IGNORED).astype("int32")
         inputs["labels"] = next(labels[t] for t, head in objective.scores.items() if head == TOKENS)
         share = self.batch_size // self.world  # in one piece: dropout, too, is as it would be in one process
         mine = slice(self.rank * share, (self.rank + 1) * share)

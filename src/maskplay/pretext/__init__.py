@@ -3,7 +3,8 @@
 Nothing here knows a model; `maskplay.plays.Pretrain` is what learns from it.
 """
 
-from maskplay.pretext.objectives import Framing, Laid, Rows, lay_out, masked, next_tokens, permuted, places_for, split
+from maskplay.pretext.halves import in_order, split, with_others
+from maskplay.pretext.objectives import Framing, Laid, Rows, lay_out, masked, next_tokens, permuted, places_for
 from maskplay.pretext.packing import Packed, held_out, pack
 from maskplay.pretext.pairs import Pairs
 from maskplay.pretext.prepared import Prepared, default_words, prepare, sentences
@@ -17,6 +18,7 @@ __all__ = [
     "Rows",
     "default_words",
     "held_out",
+    "in_order",
     "lay_out",
     "masked",
     "next_tokens",
@@ -26,4 +28,5 @@ __all__ = [
     "prepare",
     "sentences",
     "split",
+    "with_others",
 ]

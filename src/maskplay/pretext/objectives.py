@@ -16,7 +16,7 @@ import numpy as np
 
 from maskplay.pretext.packing import Packed
 
-__all__ = ["Framing", "Laid", "Rows", "lay_out", "masked", "next_tokens", "permuted", "places_for", "split"]
+__all__ = ["Framing", "Laid", "Rows", "lay_out", "masked", "next_tokens", "permuted", "places_for"]
 
 IGNORED = -100
 MASKED, KEPT = 0.8, 0.1  # of the chosen tokens; the rest become random ones (BERT)
@@ -224,20 +224,6 @@ def permuted(laid: Laid, draw: np.random.Generator) -> tuple[np.ndarray, np.ndar
     return order, labels
 
 
-def split(part: Part, draw: np.random.Generator) -> tuple[Part, Part]:
-    """A part as two, at a random word.
-
-    Example:
-        >>> part = (np.array([7, 8, 9]), np.array([True, False, True]))
-        >>> [ids.tolist() for ids, _ in split(part, np.random.default_rng(0))]
-        [[7, 8], [9]]
-    """
-    ids, begins = part
-    at = np.flatnonzero(begins[1:]) + 1
-    cut = int(draw.choice(at)) if len(at) else max(1, len(ids) // 2)
-    return (ids[:cut], begins[:cut]), (ids[cut:], begins[cut:])
-
-
 class Rows:
     """The rows of a packed corpus in the order in which a run meets them: a new one every time through.
 
@@ -276,3 +262,9 @@ class Rows:
         packed, corpus = self.packed, self.packed.corpus
         spans = zip(*(bound[packed.firsts[row] : packed.firsts[row + 1]] for bound in (packed.begins, packed.ends)))
         return [(corpus.ids[begin:end], corpus.words[begin:end]) for begin, end in spans]
+
+    def sentences(self, row: int) -> np.ndarray:
+        """Where in a row's first piece a further sentence begins, ints."""
+        packed, bounds = self.packed, self.packed.corpus.sentences
+        begin, end = packed.begins[packed.firsts[row]], packed.ends[packed.firsts[row]]
+        return bounds[bounds.searchsorted(begin, "right") : bounds.searchsorted(end)] - begin

@@ -1,12 +1,13 @@
 """A corpus cut into pieces and packed into rows of one length, with next to no padding.
 
 A piece is a stretch of one document that fits into a row. It ends with a sentence if that leaves little of the row
-empty, else with a word. Short pieces of any documents share a row: the mask `documents()` keeps them apart, so a packed
-row computes what its pieces would compute alone.
+empty, else with a word; or with a sentence wherever there is one. Short pieces of any documents share a row: the mask
+`documents()` keeps them apart, so a packed row computes what its pieces would compute alone.
 
 Sources: RoBERTa's FULL-SENTENCES (arXiv:1907.11692); Krell et al. 2021 (arXiv:2107.02027) for the packing.
 """
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class Packed:
         room: most tokens of a row, special ones included.
         specials: special tokens of each piece: 2 for `[CLS] … [SEP]`, 3 for pairs.
         shared: whether pieces may share a row.
+        whole: whether pieces end with a sentence even if that leaves much of a row empty, so that what a text begins
+            and ends with tells nothing.
 
     Attributes:
         begins, ends: of each piece in `corpus.ids`, int64 `(pieces,)`.
@@ -50,14 +53,21 @@ class Packed:
     """
 
     def __init__(
-        self, corpus: Prepared, spans: Any = None, *, room: int, specials: int = 2, shared: bool = True
+        self,
+        corpus: Prepared,
+        spans: Any = None,
+        *,
+        room: int,
+        specials: int = 2,
+        shared: bool = True,
+        whole: bool = False,
     ) -> None:
         if room < specials + 2:
             raise UserError(f"length: expected at least {specials + 2}, found {room}")
         if spans is None:
             spans = np.stack([corpus.documents[:-1], corpus.documents[1:]], axis=1)
         self.corpus, self.room, self.specials = corpus, room, specials
-        begins, ends = pieces(corpus, spans, room - specials)
+        begins, ends = pieces(corpus, spans, room - specials, whole)
         if not len(begins):
             raise UserError("the corpus: expected some text, found none")
         sizes = ends - begins + specials
@@ -76,27 +86,36 @@ class Packed:
         return self.tokens / (len(self) * self.room)
 
 
-def pieces(corpus: Prepared, spans: Any, room: int) -> tuple[np.ndarray, np.ndarray]:
+def pieces(corpus: Prepared, spans: Any, room: int, whole: bool) -> tuple[np.ndarray, np.ndarray]:
     """Where pieces of at most `room` tokens begin and end in `corpus.ids`, span by span, without a gap.
 
-    A piece ends with a sentence; where that would leave more than a sixteenth of the room empty, with a word.
+    A piece ends with a sentence; where that would leave more than a sixteenth of the room empty, with a word, unless
+    sentences are to stay `whole` and one ends in it.
     """
-    offsets, begins, ends = corpus.sentences, [], []
-    for first, last in np.asarray(spans).tolist():
-        begin, stop = int(offsets[first]), int(offsets[last])
+    offsets = corpus.sentences
+    firsts, stops = np.asarray(spans, "int64").reshape(-1, 2).T
+    firsts, stops = offsets[firsts], offsets[stops]
+    short = (firsts < stops) & (stops - firsts <= room)  # one piece each; there may be millions
+    begins, ends, of = array("q"), array("q"), array("q")
+    for span in np.flatnonzero(stops - firsts > room).tolist():
+        begin, stop = int(firsts[span]), int(stops[span])
         while begin < stop:
             end = min(begin + room, stop)
             if end < stop:
-                whole = int(offsets[offsets.searchsorted(end, "right") - 1])
-                if end - whole <= room // 16:
-                    end = whole
+                sentence = int(offsets[offsets.searchsorted(end, "right") - 1])
+                if sentence > begin and (whole or end - sentence <= room // 16):
+                    end = sentence
                 else:
                     starts = np.flatnonzero(corpus.words[begin + 1 : end + 1])
                     end = begin + 1 + int(starts[-1]) if len(starts) else end
             begins.append(begin)
             ends.append(end)
+            of.append(span)
             begin = end
-    return np.array(begins, "int64"), np.array(ends, "int64")
+    order = np.argsort(np.concatenate([np.flatnonzero(short), np.array(of, "int64")]), kind="stable")
+    found = ((firsts, begins), (stops, ends))
+    begin, end = (np.concatenate([one[short], np.array(some, "int64")])[order] for one, some in found)
+    return begin, end
 
 
 def pack(sizes: Any, room: int) -> np.ndarray:
@@ -170,14 +189,13 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
     size, bounds = max(1, min(CHUNK, (len(corpus.sentences) - 1) // 16)), corpus.documents
     if corpus.pairs:
         size, bounds = len(corpus.sentences), bounds[::2]
-    chunks = [
-        (at, min(at + size, end))
-        for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist())
-        for at in range(first, end, size)
-    ]
-    if len(chunks) < 2:
+    first, end = bounds[:-1], bounds[1:]
+    counts = -(-(end - first) // size)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of a stretch in its document
+    begin = np.repeat(first, counts) + size * number
+    spans = np.stack([begin, np.minimum(begin + size, np.repeat(end, counts))], axis=1)
+    if len(spans) < 2:
         raise UserError("the corpus: expected at least two sentences, so that one can be held out, found one")
-    spans = np.array(chunks, "int64")
     count = min(max(1, round(share * len(spans))), len(spans) - 1)
     chosen = np.zeros(len(spans), bool)
     chosen[np.random.default_rng(seed).choice(len(spans), count, replace=False)] = True

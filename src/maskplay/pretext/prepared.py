@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import re
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -175,7 +176,7 @@ def prepare(
     kind = np.dtype("uint16" if len(tokenizer) <= 2**16 else "uint32")
     if pairs:
         documents = _each_alone(documents)
-    ends, firsts, count, begins = [np.zeros(1, "int64")], [], 0, True
+    ends, firsts, count, begins = [np.zeros(1, "int64")], array("q"), 0, True
     with new_folder(folder) as made:
         with _Growing(made / "ids.npy", kind) as ids, _Growing(made / "words.npy", np.dtype(bool)) as starts:
             for block, (found, marks, lengths, counts) in _encoded(documents, tokenizer, words, workers):
@@ -195,7 +196,7 @@ def prepare(
         if not count:
             raise UserError("the corpus: expected some text, found none")
         np.save(made / "sentences.npy", np.concatenate(ends))
-        np.save(made / "documents.npy", np.array([*firsts, count], "int64"))
+        np.save(made / "documents.npy", np.append(np.array(firsts, "int64"), count))
         description = {"format": "tokens", "version": VERSION, "tokens": ids.size, "vocab_size": len(tokenizer)}
         if pairs:
             description["pairs"] = True
@@ -218,6 +219,8 @@ def _blocks(documents: Iterable[Sequence[str]]) -> Iterator[Block]:
     block: Block = []
     size = 0
     for document in documents:
+        if isinstance(document, str):
+            raise UserError(f"a document: expected a list of lines, found a text: write [[…], …] for {document!r:.60}")
         for i, line in enumerate(document):
             for start, stop in itertools.pairwise(_cuts(line)):
                 block.append((line[start:stop], i == start == 0))

@@ -64,10 +64,10 @@ class Tokenizer:
         Raises:
             UserError: a token is empty, repeated or not text, or a special token is missing.
         """
+        if isinstance(kind, str | os.PathLike):
+            raise UserError(f"{kind!r:.80}: a file is opened with Tokenizer.load(path)")
         kind.check(where)
-        self._kind = kind
-        self.kind = kind.name
-        self.vocab, self.form = kind.vocab, kind.form
+        self._kind, self.kind, self.vocab, self.form = kind, kind.name, kind.vocab, kind.form
         self.lowercase: bool = getattr(kind, "lowercase", False)
         ids = {role: self.vocab[token] for role, token in self.form.roles.items()}
         self.pad_id, self.unk_id = ids.get("pad"), ids.get("unk")
@@ -265,7 +265,7 @@ class Tokenizer:
         """Whole texts without special tokens around them, as arrays: for corpora.
 
         Returns:
-            The tokens of all texts, one text behind another: `ids`, int32 `(tokens,)`, and `offsets`, each token's
+            The tokens of all texts, one text after another: `ids`, int32 `(tokens,)`, and `offsets`, each token's
             `(start, end)` in its own text, int64 `(tokens, 2)`; and `sizes`, how many each text has, int64 `(texts,)`.
 
         Example:

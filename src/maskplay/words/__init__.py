@@ -1,6 +1,6 @@
 """Words out of raw text: finding new ones, cutting text into them, and counting at the speed of memory.
 
-It needs NumPy only; no model, no Keras.
+All of it is NumPy's work; no network learns anything here.
 """
 
 from maskplay.words.agreement import agreed

@@ -1,5 +1,6 @@
 """How much memory there is to work with: a limit for the whole process, less what it already holds."""
 
+import math
 import re
 import sys
 
@@ -10,6 +11,7 @@ GRAM_BYTES = 48  # of each distinct n-gram that is frequent enough: its key and 
 MEMBER_BYTES = 250  # of each that is cohesive, in a trie
 WINDOW_BYTES = 400  # of each window of faithful mode, of whose beginnings Python holds a table
 RUN_BYTES = 250  # of each different run of letters and digits, where they are kept whole
+TOKEN_BYTES = 160  # of each different token that is longer than an n-gram
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -51,12 +53,14 @@ class Budget:
 
 
 def _bytes(memory: float | str) -> int:
-    if isinstance(memory, int | float):
-        return int(memory)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", memory.strip(), re.IGNORECASE)
-    if not found:
+    if isinstance(memory, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", memory.strip(), re.IGNORECASE)
+        size = float(found[1]) * UNITS[found[2].upper()] if found else math.nan
+    else:
+        size = float(memory)
+    if not math.isfinite(size):
         raise UserError(f"memory: expected a size such as 800M or 1G, found {memory!r:.40}")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(size)
 
 
 def resident() -> int:

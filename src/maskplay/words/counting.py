@@ -21,6 +21,7 @@ from maskplay import corpus
 from maskplay.errors import UserError
 from maskplay.storage import new_file
 from maskplay.words.budget import Budget
+from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.engine import engine
 from maskplay.words.found import checked_ending, parquet_file
 from maskplay.words.grams import Grams, Rule
@@ -118,6 +119,7 @@ def count(
     field: str = "text",
     workers: int = 1,
     start_method: str | None = None,
+    memory: int | str | None = None,
     folder: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
     progress: Progress | None = None,
@@ -133,7 +135,8 @@ def count(
         field: of JSON lines.
         workers: threads for n-grams; processes for a tokenizer, which then must be importable.
         start_method: of the processes: fork, spawn or forkserver; default what `multiprocessing` is set to.
-        folder, cluster: count n-grams on a Ray cluster, through a folder it shares, as `maskplay.words.discover` does.
+        memory, folder, cluster: of n-grams, as for `maskplay.words.discover`. (The different n-grams themselves, which
+            are the result, have to fit.)
         progress: called with a step's name, how much of it is done, and of how much.
 
     Raises:
@@ -152,12 +155,13 @@ def count(
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
     if tokenizer is not None:
-        if cluster is not None:
-            raise UserError("cluster: n-grams are counted there; a tokenizer's words on one machine")
+        for name, value in (("cluster", cluster), ("memory", memory), ("folder", folder)):
+            if value is not None:
+                raise UserError(f"{name}: it is for n-grams; the words of a tokenizer are counted in memory here")
         return _count_words(sources, tokenizer, min_count, field, workers, start_method, tell)
     if not isinstance(n, int) or n < 1:
         raise UserError(f"n: expected a number from 1 on, found {n!r:.40}")
-    with engine(partial(_reader, field), sources, workers, folder, cluster, Budget(None), tell) as counter:
+    with engine(partial(_reader, field), sources, workers, folder, cluster, Budget(memory), tell) as counter:
         alphabet = counter.read()
         bits = max(1, len(alphabet).bit_length())
         if len(alphabet) == MOST:
@@ -234,6 +238,11 @@ def _words_of_files(tokenizer: Tokenizer, field: str, parts: list[corpus.Part]) 
 
 def _words_of_lines(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
+    if isinstance(tokenizer, Segmenter):  # whose words are the whole line, white space too
+        for some in groups(lines):
+            for words in tokenizer.many(some):
+                found.update(word for word in words if not word.isspace())
+        return found
     for line in lines:
         found.update(tokenizer(line))
     return found

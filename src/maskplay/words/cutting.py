@@ -5,12 +5,13 @@ white space too, and any other character stands alone. Joined, the words are the
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskplay.errors import UserError
 from maskplay.words.lattice import Runs
 
 HAN = [(0x3007, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)]
@@ -43,12 +44,22 @@ class Segmenter(ABC):
             runs: where Chinese stands in it.
         """
 
+    def apart(
+        self, points: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and lengths of the Chinese in a text, cut where certainly a word ends; by default as they are.
+
+        Many short runs are cut at once (`lattice`), a long one character by character.
+        """
+        return starts, lengths
+
     def many(self, texts: Sequence[str]) -> list[list[str]]:
         """The words of several texts: much faster than one at a time."""
         whole = "".join(texts)
         points = code_points(whole)
         ends = np.cumsum([0, *map(len, texts)])
         begins, starts, lengths = pieces(points, ends)
+        starts, lengths = self.apart(points, starts, lengths)
         for some in batches(starts, lengths):
             first, last = starts[some][0], starts[some][-1] + lengths[some][-1]
             runs = Runs(starts[some] - first, lengths[some])
@@ -122,6 +133,30 @@ def batches(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[slice
     """
     edges = np.flatnonzero(np.diff(starts // BATCH, prepend=-1)).tolist()
     return [slice(a, b) for a, b in zip(edges, [*edges[1:], len(starts)])]
+
+
+def groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in lists that are worth NumPy's while: what `Segmenter.many` takes at a time.
+
+    Raises:
+        UserError: one is no string.
+
+    Example:
+        >>> list(groups(["一二", "三"]))
+        [['一二', '三']]
+    """
+    some: list[str] = []
+    length = 0
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
+        some.append(text)
+        length += len(text) + 1
+        if length > BATCH:
+            yield some
+            some, length = [], 0
+    if some:
+        yield some
 
 
 @cache

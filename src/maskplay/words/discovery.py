@@ -26,7 +26,7 @@ from maskplay.words.found import Found
 from maskplay.words.grams import Grams, Rule, unpacked
 from maskplay.words.parallel import checked_workers
 from maskplay.words.reader import OriginalReader, Progress, Reader
-from maskplay.words.symbols import Kept
+from maskplay.words.symbols import MOST, Kept
 from maskplay.words.trie import Trie
 
 COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
@@ -107,6 +107,10 @@ def discover(
     least_cohesion = _checked_cohesion(cohesion, faithful)
     if min_count is not None and (not isinstance(min_count, int) or min_count < 1):
         raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
+    if not 0 <= min_alone <= 1:
+        raise UserError(f"min_alone: expected a share from 0 to 1, found {min_alone!r:.40}")
+    if max_length is not None and not min_length <= max_length:
+        raise UserError(f"max_length: expected at least min_length, {min_length}, found {max_length!r:.40}")
     if faithful and runs:
         raise UserError("runs: the original cuts no text into runs; use mode='exact'")
     unknown = _checked_known(known)
@@ -116,6 +120,11 @@ def discover(
     with engine(partial(_reader, faithful, runs, field), sources, workers, folder, cluster, budget, tell) as counter:
         alphabet = counter.read()
         least = min_count or (32 if faithful else default_min_count(alphabet.total))
+        if alphabet.lost >= least:
+            raise UserError(
+                f"min_count: more than {MOST:,} different symbols occur {least} times or more; expected a greater one"
+                + (", or runs that are not kept whole" if runs else "")
+            )
         order = len(least_cohesion) + 1
         bits = max(1, len(alphabet).bit_length())
         often = int(np.count_nonzero(alphabet.counts >= least))
@@ -192,9 +201,12 @@ def _cohesive(
 
 
 def _checked_cohesion(cohesion: Iterable[float], faithful: bool) -> list[float]:
-    values = [float(value) for value in cohesion]
+    try:
+        values = [] if isinstance(cohesion, str) else [float(value) for value in cohesion]
+    except (TypeError, ValueError):
+        values = []
     if not values or not all(map(math.isfinite, values)):
-        raise UserError(f"cohesion: expected numbers, the first for n-grams of 2, found {values}")
+        raise UserError(f"cohesion: expected a list of numbers, the first for n-grams of 2, found {cohesion!r:.60}")
     if faithful and len(values) != original.ORDER - 1:
         raise UserError(f"cohesion: the original has {original.ORDER - 1} thresholds, found {len(values)}")
     return values
@@ -210,7 +222,11 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
     if isinstance(known, Found):
         return {*known.word.tolist()}
     if isinstance(known, (str, os.PathLike)):
-        return {line.split()[0] for line in corpus.lines(known) if line.strip()}
+        words = [line.split()[0] for line in corpus.lines(known) if line.strip()]
+        header = words[:1] == ["word"] and Path(known).suffix.lower() == ".tsv"  # of what `Found.write` writes
+        return {*words[header:]}
+    if not isinstance(known, Iterable):
+        raise UserError(f"known: expected words or a file of them, found {known!r:.60}")
     words = set(known)
     if others := [word for word in words if not isinstance(word, str)]:
         raise UserError(f"known: expected words, found {others[0]!r:.60}")

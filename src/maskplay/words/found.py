@@ -86,7 +86,8 @@ class Found:
 
         Args:
             path: `.tsv` (a header, then the columns in the order of `Word`), `.parquet` (needs pyarrow), or `.txt`, a
-                user dictionary of jieba: "word frequency" a line.
+                user dictionary of jieba: "word frequency" a line, of two characters or more. (jieba takes these
+                frequencies over its own: leave out the words it knows, `known="jieba"`.)
 
         Raises:
             UserError: another ending.
@@ -104,7 +105,7 @@ class Found:
                 if ending == ".tsv":
                     figures = "\t".join(f"{value:.4f}" for value in row[3:])
                     file.write(f"{row.word}\t{row.frequency}\t{row.occurrences}\t{figures}\n".encode())
-                else:
+                elif len(row.word) > 1:
                     file.write(f"{row.word} {row.frequency}\n".encode())
 
 

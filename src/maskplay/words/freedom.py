@@ -19,7 +19,7 @@ SPAN = 2**23  # ids whose neighbours are counted together
 BYTES = 16  # which a span takes for each of its ids
 HELD = 2**22  # distinct neighbours of a side that are held before they are merged
 HELD_BYTES = 24  # which each of them takes
-RANGES = 64  # of words, merged one after another
+RANGES = 64  # of words, each merged by itself
 
 Counts = tuple[NDArray, NDArray]  # keys (word, neighbour) and how often each was met
 
@@ -48,7 +48,7 @@ def measure(
             side.add(keys, counts)
         if progress is not None:
             progress(step + 1, len(spans))
-    (occurrences, left), (_, right) = (side.measured() for side in sides)
+    (occurrences, left), (_, right) = (side.measured(workers) for side in sides)
     return occurrences, entropy(occurrences, left), entropy(occurrences, right)
 
 
@@ -140,21 +140,22 @@ class _Neighbours:
     def _file(self, i: int, kind: str) -> Path:
         return self._path.with_name(f"{self._path.name}-{kind}-{i}")
 
-    def measured(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def measured(self, workers: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Occurrences of each word, and its sum over the neighbours."""
         occurrences, sums = np.zeros(self._words, np.int64), np.zeros(self._words)
-        for i, parts in enumerate(self._parts):
-            if self._file(i, "keys").exists():
-                files = [(self._file(i, kind), dtype) for kind, dtype in (("keys", self._kind), ("counts", np.uint32))]
-                parts.append((np.fromfile(*files[0]), np.fromfile(*files[1])))
-                for path, _ in files:
-                    path.unlink()
-            if not parts:
-                continue
-            low, every, inside = merge_range(parts)
+        for low, every, inside in filter(None, thread_map(self._merged_range, range(RANGES), workers)):
             occurrences[low : low + len(every)] = every
             sums[low : low + len(every)] = inside
         return occurrences, sums
+
+    def _merged_range(self, i: int) -> tuple[int, NDArray[np.int64], NDArray[np.float64]] | None:
+        parts = self._parts[i]
+        if self._file(i, "keys").exists():
+            files = [(self._file(i, kind), dtype) for kind, dtype in (("keys", self._kind), ("counts", np.uint32))]
+            parts.append((np.fromfile(*files[0]), np.fromfile(*files[1])))
+            for path, _ in files:
+                path.unlink()
+        return merge_range(parts) if parts else None
 
 
 def _merged(parts: list[Counts]) -> Counts:

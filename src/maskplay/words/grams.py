@@ -20,7 +20,8 @@ from maskplay.words.symbols import Ids
 U = np.uint64
 CHUNK = 2**18  # ids looked at together: they and what is made of them stay in the cache
 RUN = 2**21  # n-grams of a sorted run on disk
-BUCKET = 2**22  # n-grams of a bucket in memory, of which each worker has one; at least
+BUCKET = 2**22  # n-grams of a bucket in memory, of which each worker has one; at least, if all workers have some
+LEAST = 2**19  # of a bucket
 BUCKETS = 64  # at most: for each of them all ids are looked at
 BYTES = 28  # which a bucket takes for each of its n-grams while it is counted
 MERGED_BYTES = 56  # the same for a bucket that is merged from runs
@@ -113,7 +114,7 @@ def count_grams(
     most = int(firsts.max(initial=0))  # which a bucket may have above its size
     share = None if memory is None else memory // BYTES // workers
     if share is None or ids.path is None and 2 * most <= share:
-        size = max(BUCKET, ids.length // BUCKETS)
+        size = max(min(BUCKET, max(LEAST, ids.length // (4 * workers))), ids.length // BUCKETS)
         buckets, sizes = _edges(firsts, size if share is None else min(size, share - most))
         jobs = list(zip(buckets, buckets[1:], sizes))
         results = thread_map(lambda job: _kept(_bucket(ids, *job, bits, order), None, rule), jobs, workers)

@@ -88,17 +88,14 @@ def train_ngrams(
 class SentenceReader(Reader):
     """Reads a corpus with a mark before each sentence and one behind it."""
 
-    def encode(self, part: corpus.Sources) -> Tally:
-        tally = Tally()
-        for text in _whole(corpus.blocks(part, self.field, BLOCK)):
-            if self.leaving.is_set():
-                break
-            codes, found = self.kept.encode(text)
-            codes = marked(codes, *MARKS)
-            found.low[list(MARKS)] = np.count_nonzero(codes == MARKS[0])
-            self.spool.add(codes)
-            tally += found
-        return tally
+    def texts(self, part: corpus.Sources) -> Iterator[str]:
+        return _whole(corpus.blocks(part, self.field, BLOCK))
+
+    def coded(self, text: str) -> tuple[tuple[NDArray, ...], Tally]:
+        codes, found = self.kept.encode(text)
+        codes = marked(codes, *MARKS)
+        found.low[list(MARKS)] = np.count_nonzero(codes == MARKS[0])
+        return (codes,), found
 
 
 def _whole(blocks: Iterator[str]) -> Iterator[str]:

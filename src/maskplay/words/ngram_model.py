@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskplay.errors import UserError
 from maskplay.words.trie import Table
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -137,12 +138,17 @@ class NgramModel:
 
         Sentences end with lines and white space; characters that are not known count as `<unk>`.
 
+        Raises:
+            UserError: `lines` is one text.
+
         Example:
             >>> from maskplay.words.kneser_ney import train_ngrams
             >>> model = train_ngrams(iter(["天地玄黄"] * 9))
             >>> model.perplexity(["天地玄黄"]) < model.perplexity(["黄玄地天"])
             True
         """
+        if isinstance(lines, str):
+            raise UserError(f"expected lines, found one text: write [{lines[:40]!r}]")
         total, count = 0.0, 0
         for text in gathered(lines):
             ids = marked(self.ids(text), 1, 2)

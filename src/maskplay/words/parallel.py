@@ -122,6 +122,7 @@ def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, sta
     team: dict[Connection, Any] = {}  # the process at the other end
     busy: dict[Connection, int] = {}  # the item it works on
     done: dict[int, tuple[Any, Exception | None]] = {}
+    answered: set[Connection] = set()
     rest, due, sent, more = enumerate(items), 0, 0, True
     try:
         while True:
@@ -160,8 +161,15 @@ def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, sta
                 except (EOFError, OSError):
                     team[pipe].join()
                     code = team[pipe].exitcode
-                    raise RuntimeError(f"item {index}: the worker died (exit code {code})") from None
-                done[index] = pickle.loads(answer)
+                    why = f"item {index}: the worker died (exit code {code})"
+                    if code == 1 and pipe not in answered and context.get_start_method() != "fork":
+                        why += "; can it start? The function must be importable, a script guarded by __main__"
+                    raise RuntimeError(why) from None
+                answered.add(pipe)
+                try:
+                    done[index] = pickle.loads(answer)
+                except Exception as error:  # only its worker could make sense of it
+                    done[index] = None, RuntimeError(f"a result cannot be read here ({type(error).__name__}: {error})")
     finally:
         for process in team.values():
             process.terminate()
@@ -187,11 +195,11 @@ def _work(function: Callable[[Any], Any], pipe: Connection, others: list[Connect
         other.close()
     while True:
         try:
-            item = pipe.recv()
+            packed = pipe.recv_bytes()
         except (EOFError, OSError):
             return
         try:
-            answer = _packed(function(item))
+            answer = _packed(function(pickle.loads(packed)))
         except Exception as error:
             answer = pickle.dumps((None, _portable(error)))
         with contextlib.suppress(BrokenPipeError):

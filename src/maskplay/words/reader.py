@@ -1,10 +1,11 @@
 """A corpus read into ids: counted while it is read, numbered when all is known."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.words import original
@@ -14,6 +15,7 @@ from maskplay.words.symbols import Alphabet, Ids, Kept, Spool, Tally
 
 BLOCK = 2**20  # characters encoded at a time
 PARTS = 16  # into which the files are dealt for each worker
+LONG = 8  # such a part of the memory for what was read may one line take that is not put down yet
 
 Progress = Callable[[str, int, int], object]
 
@@ -42,6 +44,7 @@ class Reader:
         self.budget, self.frequent_first = budget, frequent_first
         self.spool = Spool(folder / "codes", budget.part(4))
         self.alone = True  # no other thread puts anything down
+        self.turn = threading.Lock()  # of who puts something down
         self.leaving = threading.Event()  # nobody wants to know the rest: of another part something is wrong, or Ctrl-C
 
     @property
@@ -71,18 +74,42 @@ class Reader:
 
     def encode(self, part: corpus.Sources) -> Tally:
         """Put the codes of a part down; how often each occurs."""
-        tally, held = Tally(), []
-        for text in self.kept.whole(corpus.blocks(part, self.field, BLOCK)):
-            if self.leaving.is_set():
-                break
-            codes, found = self.kept.encode(text)
-            self.budget.check(len(self.kept.runs or ()), RUN_BYTES, "different runs of letters and digits")
-            tally += found
-            held.append(codes)
-            if self.alone or text.endswith("\n"):  # else a line goes on, and no other's may come between
-                self.spool.add(np.concatenate(held) if len(held) > 1 else codes)
-                held = []
+        spools = list(dict.fromkeys((self.spool, self.counted)))
+        tally, held, size, mine = Tally(), [], 0, False
+        try:
+            for text in self.texts(part):
+                if self.leaving.is_set():
+                    break
+                codes, found = self.coded(text)
+                tally += found
+                held.append(codes)
+                size += codes[0].nbytes
+                whole = self.alone or text.endswith("\n")  # else a line goes on, and no other's may come between
+                if not (whole or mine or self.spool.limit is not None and size > self.spool.limit // LONG):
+                    continue
+                if not mine:
+                    self.turn.acquire()
+                    mine = True  # until the line ends: what is too long to be held keeps the others waiting
+                for spool, arrays in zip(spools, zip(*held)):
+                    spool.add(np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
+                held, size = [], 0
+                if whole:
+                    mine = False
+                    self.turn.release()
+        finally:
+            if mine:
+                self.turn.release()
         return tally
+
+    def texts(self, part: corpus.Sources) -> Iterator[str]:
+        """A part as blocks, none of which ends inside a symbol."""
+        return self.kept.whole(sliced(corpus.blocks(part, self.field, BLOCK)))
+
+    def coded(self, text: str) -> tuple[tuple[NDArray, ...], Tally]:
+        """The codes of a block, for each spool, and how often each occurs."""
+        codes, found = self.kept.encode(text)
+        self.budget.check(len(self.kept.runs or ()), RUN_BYTES, "different runs of letters and digits")
+        return (codes,), found
 
 
 class OriginalReader(Reader):
@@ -101,16 +128,19 @@ class OriginalReader(Reader):
         self.windows.add(before)
         return Tally(np.bincount(before, minlength=65536))
 
-    def encode(self, part: corpus.Sources) -> Tally:
-        tally = Tally()
-        for text in original.cleaned(corpus.lines(part, self.field)):
-            if self.leaving.is_set():
-                break
-            codes, padded, found = original.encode(self.kept, text)
-            self.spool.add(codes)
-            self.windows.add(padded)
-            tally += found
-        return tally
+    def texts(self, part: corpus.Sources) -> Iterator[str]:
+        return sliced(original.cleaned(corpus.lines(part, self.field)))
+
+    def coded(self, text: str) -> tuple[tuple[NDArray, ...], Tally]:
+        codes, padded, found = original.encode(self.kept, text)
+        return (codes, padded), found
+
+
+def sliced(blocks: Iterable[str]) -> Iterator[str]:
+    """Texts of any length, as a record or a line may have, as ones of a few blocks at most."""
+    for block in blocks:
+        for start in range(0, len(block), 4 * BLOCK):
+            yield block[start : start + 4 * BLOCK] if len(block) > 4 * BLOCK else block
 
 
 def numbered(spool: Spool, alphabet: Alphabet) -> Ids:

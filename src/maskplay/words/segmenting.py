@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskplay import corpus
 from maskplay.errors import UserError
 from maskplay.words.arpa import read_arpa
-from maskplay.words.cutting import BATCH, Segmenter
+from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.found import Found
 from maskplay.words.lattice import Runs, best_tags
 from maskplay.words.ngram_model import NgramModel
@@ -89,7 +89,7 @@ def segment(
     if not isinstance(by, Segmenter):
         by = Vocabulary(by)
     texts = corpus.lines(sources, field) if corpus.are_places(sources) else cast(Iterable[str], sources)
-    for found in parallel_map(by.many, _batches(texts), workers, start_method=start_method):
+    for found in parallel_map(by.many, groups(texts), workers, start_method=start_method):
         yield from found
 
 
@@ -119,18 +119,3 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
     if name.endswith((".tsv", ".txt")):
         return Vocabulary(read_vocabulary(path))
     raise UserError(f"{os.fspath(path)}: expected a name that ends in .arpa, or in .tsv or .txt for words and counts")
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    some: list[str] = []
-    length = 0
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
-        some.append(text)
-        length += len(text) + 1
-        if length > BATCH:
-            yield some
-            some, length = [], 0
-    if some:
-        yield some

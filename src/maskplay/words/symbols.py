@@ -46,6 +46,9 @@ class Kept:
         if any(first == 0 for first, _ in ranges):
             self.table[0] = NUL
         self.above = [(first, last) for first, last in ranges if last > 65535]
+        self._high = np.zeros(65536, bool)  # the first halves of those; of others nothing is kept
+        for first, last in self.above:
+            self._high[_first_half(max(first, 65536)) : _first_half(last) + 1] = True
         self.runs: dict[str, int] | None = {} if runs else None
         self._lock = threading.Lock()
 
@@ -53,7 +56,7 @@ class Kept:
         """Codes of a text, uint16 where that holds them, and how often each occurs."""
         units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
         found = np.bincount(units, minlength=65536)
-        if self.runs is None and not found[0xD800:0xE000].any():
+        if self.runs is None and not found[self._high].any():
             zeros, found[self.table == 0] = found[0], 0
             found[NUL] = zeros if self.table[0] else 0
             return self.table.take(units), Tally(found)
@@ -103,6 +106,11 @@ class Kept:
         return self._names[code - RUNS]
 
 
+def _first_half(point: int) -> int:
+    """What a character above U+FFFF begins with in UTF-16."""
+    return 0xD800 + (point - 0x10000 >> 10)
+
+
 class Tally:
     """How often each code occurs: an array for those below 65536, whose first place stays 0, a dictionary above.
 
@@ -133,6 +141,7 @@ class Alphabet:
         symbols: their texts; [0] is "".
         counts: how often each occurs, int64; [0] is 0.
         total: how many symbols were counted in all.
+        lost: how often the most frequent one without an id occurs.
     """
 
     def __init__(self, kept: Kept, tally: Tally, frequent_first: bool = False) -> None:
@@ -142,6 +151,7 @@ class Alphabet:
         self.total = sum(count for _, _, count in named)
         if frequent_first or len(named) > MOST:
             named.sort(key=lambda item: (-item[2], item[0]))
+        self.lost = max((count for _, _, count in named[MOST:]), default=0)
         named = named[:MOST]
         if not frequent_first:
             named.sort()

@@ -45,7 +45,13 @@ def no_tokens(trie: Trie, symbols: int) -> Tokens:
 
 
 def count_tokens(
-    ids: Ids, trie: Trie, order: int, symbols: int, workers: int, progress: Callable[[int, int], object] | None = None
+    ids: Ids,
+    trie: Trie,
+    order: int,
+    symbols: int,
+    workers: int,
+    progress: Callable[[int, int], object] | None = None,
+    held: Callable[[int], object] | None = None,
 ) -> Tokens:
     """Cut a corpus into tokens and count them.
 
@@ -56,12 +62,15 @@ def count_tokens(
         symbols: how many ids there are, 0 not among them.
         workers: threads.
         progress: is told how much of how much is done.
+        held: is told how many different longer tokens there are; may raise.
     """
     all_ = no_tokens(trie, symbols)
     spans = ids.spans(max(4 * workers, ids.length // 2**24))
     results = thread_map(lambda span: count_stretch(ids, trie, order, symbols, *span), spans, workers)
     for step, some in enumerate(results):
         all_.add(some)
+        if held is not None:
+            held(len(all_.longer))
         if progress is not None:
             progress(step + 1, len(spans))
     return all_

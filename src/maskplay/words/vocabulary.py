@@ -20,6 +20,7 @@ from maskplay.words.ngram_model import gathered
 from maskplay.words.symbols import MOST
 from maskplay.words.trie import Trie
 
+LONG = 256  # characters of a run from which on it is worth while to look where it falls apart
 HALF = 0.5  # how often a character that is no word counts as seen
 MOST_WORDS, LONGEST = 2**24, 100  # of a file
 MOST_COUNTED = 1e300  # of a word: so many words of it can be added up
@@ -72,6 +73,29 @@ class Vocabulary(Segmenter):
         for word in by_length.get(1, ()):
             self._single[self._ids[ord(word)]] = math.log(self.counts[word]) - total
 
+    def apart(
+        self, points: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if not len(starts) or lengths.max() < LONG:
+            return starts, lengths
+        # Where no word lies across, one ends whatever stands around it.
+        block = np.concatenate([self._ids.take(points), np.zeros(self._trie.longest + 1, np.uint16)])
+        across = np.zeros(len(block) + 1, np.int32)  # how many more words lie across this place than across the last
+        for n, at, _ in self._trie.occurrences(block, len(points)):
+            across[at + 1] += 1
+            across[at + n] -= 1
+        inside = np.zeros(len(points) + 1, np.int32)
+        inside[starts] += 1
+        inside[starts + lengths] -= 1
+        begins = (np.cumsum(across)[: len(points)] == 0) & (np.cumsum(inside)[:-1] > 0)
+        begins[starts] = True
+        cuts = np.flatnonzero(begins)
+        ends = np.zeros(len(points) + 1, bool)
+        ends[starts + lengths] = True
+        ends[cuts] = True
+        stops = np.flatnonzero(ends)
+        return cuts, stops[np.searchsorted(stops, cuts, "right")] - cuts
+
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         return best_words(self._scores(self._found(points, runs)), runs)
 
@@ -103,6 +127,7 @@ class Vocabulary(Segmenter):
         for text in gathered(corpus.lines(sources, field)):
             points = code_points(text)
             _, starts, lengths = pieces(points, np.array([0, len(points)]))
+            starts, lengths = self.apart(points, starts, lengths)
             for some in batches(starts, lengths):
                 first, last = starts[some][0], starts[some][-1] + lengths[some][-1]
                 runs = Runs(starts[some] - first, lengths[some])
