@@ -141,10 +141,11 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert bert.family == "bert" and bert.network.heads == ("pooler", "nsp", "mlm")
     # A checkpoint goes on, with its own vocabulary and shape.
     more = ["--model", tmp_path / "out", "--steps", 2, "--length", 24, "--batch-size", 4, "--objective", "unilm"]
-    assert call("pretrain", text, "--out", tmp_path / "more", "--held-out", 0.2, *more) == 0
+    assert call("pretrain", text, "--out", tmp_path / "more", "--held-out", 0.2, "--accumulate", 2, *more) == 0
     assert mp.load(tmp_path / "more").tokenizer == bert.tokenizer
     settings = json.loads((tmp_path / "more" / "metrics.json").read_text("utf-8"))["settings"]
     assert (settings["family"], settings["hidden_size"], settings["num_layers"]) == ("bert", 16, 1)
+    assert settings["accumulate"] == 2
 
 
 def test_the_seed_decides_everything_of_a_model_that_goes_on(whole, text, tmp_path: Path) -> None:

@@ -40,6 +40,26 @@ def test_the_rate_may_stay_and_fall_at_the_end(made) -> None:
         made(1.0, 10, warmup=7, decay=4)
 
 
+@pytest.mark.parametrize("made", [adamw, lamb, muon])
+def test_batches_make_one_step_together(made) -> None:
+    draw, found = np.random.default_rng(0), []
+    grads = [[draw.normal(size=shape).astype("float32") for shape in ((3, 2), (2,))] for _ in range(4)]
+    for accumulate in (2, 1):
+        keras.utils.set_random_seed(0)
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        optimizer = made(0.1, 4, warmup=0, decay=0, accumulate=accumulate)
+        optimizer.build(layer.trainable_variables)
+        for i in range(0, 4, 1 if accumulate == 2 else 2):
+            before = keras.ops.convert_to_numpy(layer.kernel)
+            given = grads[i] if accumulate == 2 else [(a + b) / 2 for a, b in zip(grads[i], grads[i + 1])]
+            optimizer.apply([keras.ops.convert_to_tensor(grad) for grad in given], layer.trainable_variables)
+            moved = np.abs(keras.ops.convert_to_numpy(layer.kernel) - before).max()
+            assert (moved == 0) == (accumulate == 2 and i % 2 == 0)
+        found.append(keras.ops.convert_to_numpy(layer.kernel))
+    np.testing.assert_allclose(*found, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     "given, told",
     [
@@ -48,6 +68,7 @@ def test_the_rate_may_stay_and_fall_at_the_end(made) -> None:
         ({"steps": 0}, "steps: expected at least 1, found 0"),
         ({"rate": -1.0}, "rate: expected a number of at least 0, found -1.0"),
         ({"rate": "1e-3"}, "rate: expected a number of at least 0, found '1e-3'"),
+        ({"accumulate": 0}, "accumulate: expected a number of batches from 1 on, found 0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(given: dict, told: str) -> None:

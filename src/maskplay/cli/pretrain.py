@@ -71,6 +71,7 @@ def pretrain(
     learning_rate: float | None = typer.Option(None, help="Its peak; default 0.001."),
     warmup: int | None = typer.Option(None, help="Steps until the peak; default a tenth of them."),
     decay: int | None = typer.Option(None, help="Steps of a straight fall at the end; default a cosine from the peak."),
+    accumulate: int | None = typer.Option(None, help="Batches whose mean gradient is one step; default 1."),
     dropout: float | None = typer.Option(None, help="Of a fresh network, in training; default 0.1."),
     init: str | None = typer.Option(
         None, help="What a fresh network knows from counting the text: unigram,ppmi,positions; default nothing."
@@ -200,7 +201,8 @@ def train_on(
     numbers = {"seed": recipe["seed"], "every": every, "shard": hosts.place()}
     train, dev = play.steps(prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], **numbers)
     rising, falling = (None if recipe[name] < 0 else recipe[name] for name in ("warmup", "decay"))
-    play.compile(OPTIMIZERS[recipe["optimizer"]](recipe["learning_rate"], recipe["steps"], rising, falling))
+    rate, steps, together = (recipe[name] for name in ("learning_rate", "steps", "accumulate"))
+    play.compile(OPTIMIZERS[recipe["optimizer"]](rate, steps, rising, falling, together))
     console.print(f"{base!r}; devices {hosts.sharing_devices() * recipe['model_parallel']}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")
     if run.found:

@@ -30,6 +30,7 @@ RECIPE: dict[str, Any] = {
     "learning_rate": 1e-3,
     "warmup": -1,
     "decay": -1,
+    "accumulate": 1,
     "dropout": 0.1,
     "init": "",
     "precision": "float32",
@@ -51,7 +52,7 @@ SEGMENTERS: dict[str, Callable[[str], Sequence[str]]] = {"": pretext.default_wor
 OPTIMIZERS = {"adamw": adamw, "lamb": lamb, "muon": muon}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 LEAST = {"batch_size": 1, "steps": 1, "report_every": 1, "save_every": 0, "workers": 1, "model_parallel": 1, "seed": 0}
-LEAST |= {"warmup": -1, "decay": -1}
+LEAST |= {"warmup": -1, "decay": -1, "accumulate": 1}
 MOST = 10**12  # of each of these
 ELSEWHERE = ("save_every", "workers", "tensorboard", "model_parallel")  # what changes nothing of the result
 PAIRS = "simbert"  # the objective that learns from pairs of texts

@@ -23,7 +23,9 @@ WARM_UP = 0.1  # of all steps
 STILL = [r"(^|/)(bias|gamma|beta)(:\d+)?$"]  # do not decay; a name, under TensorFlow a path
 
 
-def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
+def adamw(
+    rate: float, steps: int, warmup: int | None = None, decay: int | None = None, accumulate: int = 1
+) -> keras.optimizers.Optimizer:
     """AdamW with the decay of 0.01 and the gradients cut at length 1 of BERT (arXiv:1810.04805, appendix A.2).
 
     Args:
@@ -31,6 +33,7 @@ def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None 
         steps: batches of the whole training.
         warmup: batches on the way up; None = a tenth.
         decay: batches of a straight fall at the end, before which the rate stays; None = a cosine from the highest on.
+        accumulate: of how many batches the mean gradient is one step of the weights; `steps` still counts batches.
 
     Raises:
         UserError: a rate below 0, no steps, or warm-up and decay that are longer than the training or below 0.
@@ -40,12 +43,15 @@ def adamw(rate: float, steps: int, warmup: int | None = None, decay: int | None 
         >>> float(optimizer.learning_rate)  # before the first step
         0.0
     """
-    made = keras.optimizers.AdamW(_rising(rate, steps, warmup, decay), weight_decay=0.01, global_clipnorm=1.0)
+    schedule, together = _rising(rate, steps, warmup, decay), _together(accumulate)
+    made = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0, **together)
     made.exclude_from_weight_decay(var_names=STILL)
     return made
 
 
-def lamb(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
+def lamb(
+    rate: float, steps: int, warmup: int | None = None, decay: int | None = None, accumulate: int = 1
+) -> keras.optimizers.Optimizer:
     """AdamW with steps as long as rate · ‖weight‖ (LAMB, arXiv:1904.00962): for batches of thousands.
 
     Arguments and errors are those of `adamw`.
@@ -54,10 +60,12 @@ def lamb(rate: float, steps: int, warmup: int | None = None, decay: int | None =
         >>> type(lamb(1e-3, steps=100).inner).__name__
         'AdamW'
     """
-    return LayerAdaptation(adamw(rate, steps, warmup, decay))
+    return LayerAdaptation(adamw(rate, steps, warmup, decay, accumulate))
 
 
-def muon(rate: float, steps: int, warmup: int | None = None, decay: int | None = None) -> keras.optimizers.Optimizer:
+def muon(
+    rate: float, steps: int, warmup: int | None = None, decay: int | None = None, accumulate: int = 1
+) -> keras.optimizers.Optimizer:
     """Muon for the kernels, AdamW for all the rest: the fewest steps where they are dear, at rates of some 3e-3.
 
     Arguments and errors are those of `adamw`. Source: Jordan 2024 (kellerjordan.github.io/posts/muon).
@@ -66,10 +74,16 @@ def muon(rate: float, steps: int, warmup: int | None = None, decay: int | None =
         >>> float(muon(3e-3, steps=100, warmup=0).learning_rate) <= 3.1e-3
         True
     """
-    schedule = _rising(rate, steps, warmup, decay)
-    made = Muon(schedule, weight_decay=0.1, adam_weight_decay=0.01, global_clipnorm=1.0)
+    schedule, together = _rising(rate, steps, warmup, decay), _together(accumulate)
+    made = Muon(schedule, weight_decay=0.1, adam_weight_decay=0.01, global_clipnorm=1.0, **together)
     made.exclude_from_weight_decay(var_names=STILL)
     return made
+
+
+def _together(accumulate: int) -> dict[str, int]:
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise UserError(f"accumulate: expected a number of batches from 1 on, found {accumulate!r}")
+    return {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
 
 
 def _rising(
