@@ -138,7 +138,8 @@ def test_places(tmp_path, monkeypatch):
     assert corpus.paths("c[1].txt") == [Path("c[1].txt")]
     assert corpus.paths("-") == [Path("-")]
     (tmp_path / "bare").mkdir()
-    for missing in ("no.txt", "*.csv", "", "bare", "我爱北京" * 2000, "a\0b"):
+    assert told(lambda: corpus.paths("bare")) == "'bare': no file lies in this folder"
+    for missing in ("no.txt", "*.csv", "", "我爱北京" * 2000, "a\0b"):
         assert "texts themselves are iter([...])" in told(lambda missing=missing: corpus.paths(missing))
     assert "expected at least one" in told(lambda: corpus.paths([]))
     assert "found 7" in told(lambda: corpus.paths([7]))

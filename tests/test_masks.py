@@ -180,7 +180,7 @@ def test_plan_finds_what_can_run_fast(
 ) -> None:
     plan = masks.parse(text).plan()
     assert (plan.kind, plan.window, plan.stride, plan.causal) == (kind, window, stride, causal)
-    assert (plan.rest and str(plan.rest)) == rest
+    assert (None if plan.rest is None else str(plan.rest)) == rest
 
 
 @pytest.mark.parametrize(("n", "k"), GOLDEN)

@@ -47,7 +47,7 @@ class MissingExtra(ImportError, UserError):
         maskplay.errors.MissingExtra: a PNG picture needs the extra 'plot': pip install 'maskplay[plot]'
     """
 
-    def __init__(self, what: str, *extras: str) -> None:
-        names = " or ".join(f"'{extra}'" for extra in extras)
-        commands = " or ".join(f"pip install 'maskplay[{extra}]'" for extra in extras)
+    def __init__(self, what: str, extra: str, *others: str) -> None:
+        names = " or ".join(f"'{name}'" for name in (extra, *others))
+        commands = " or ".join(f"pip install 'maskplay[{name}]'" for name in (extra, *others))
         super().__init__(f"{what} needs the extra {names}: {commands}")

@@ -205,7 +205,7 @@ def test_the_model_is_not_written_over(capfd, files: dict[str, Path], trained: P
         assert "the --model is or lies in there and would be lost" in told
     inside = shutil.copy(files["train"], tmp_path / "model" / "train.tsv")
     told = fault(capfd, "fit", "classify", inside, "--dev", files["dev"], "--out", tmp_path / "model")
-    assert "the training file is or lies in there" in told and mp.load(tmp_path / "model")
+    assert "holds train.tsv, which maskplay did not write" in told and mp.load(tmp_path / "model")
 
 
 def test_a_name_that_is_no_utf8(capfd, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_agree(capfd, text, tmp_path):
     assert call("words", "discover", text, "--out", out, *arguments) == 0
     found = mp.words.discover(text, min_count=5)
     agreed = mp.words.agreed(found, text, mp.words.read_arpa(tmp_path / "model.arpa"))
-    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in agreed)
+    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in agreed if len(row.word) > 1)
     assert len(agreed) < len(found) and "agreeing (" in capfd.readouterr().err
     assert "--agree: expected files" in fault(capfd, "words", "discover", "-", "--out", out, *arguments)
 
@@ -85,6 +85,7 @@ def test_count_words(capfd, text, model, tmp_path):
     assert call("words", "count", text, "--words", model, "--out", out, "--workers", 2) == 0
     by = mp.words.load_segmenter(model)
     expected = Counter(word for line in text.read_text("utf-8").split("\n") for word in by(line))
+    expected = {word: count for word, count in expected.items() if not word.isspace()}
     rows = [line.split("\t") for line in out.read_text("utf-8").splitlines()[1:]]
     assert {row[0].replace("\\t", "\t"): int(row[1]) for row in rows} == expected and len(expected) > 30
     capfd.readouterr()

@@ -333,9 +333,10 @@ def test_what_is_held_is_kept_within_the_memory(monkeypatch):
 
 
 def test_a_table_of_known_words_has_a_header(tmp_path):
-    known = mp.words.discover(iter(["天地"] * 4), min_count=2, cohesion=(0.1,))
+    options = {"min_count": 2, "cohesion": (0.1, 0.1, 0.1)}
+    known = mp.words.discover(iter(["天地"] * 4), **options)
     known.write(tmp_path / "known.tsv")
-    found = mp.words.discover(iter(["word 天地 玄黄"] * 4), min_count=2, min_length=2, known=tmp_path / "known.tsv")
+    found = mp.words.discover(iter(["word 天地 玄黄"] * 4), min_length=2, **options, known=tmp_path / "known.tsv")
     assert [row.word for row in found] == ["word", "玄黄"]
 
 

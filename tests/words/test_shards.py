@@ -187,7 +187,7 @@ def test_faults_leave_nothing(tmp_path, monkeypatch):
     for sources in (iter(["天地"]), "-"):
         with pytest.raises(UserError, match="cluster: expected files, folders or patterns"):
             mp.words.discover(sources, cluster="local", folder=tmp_path)
-    with pytest.raises(UserError, match="a tokenizer's words on one machine"):
+    with pytest.raises(UserError, match="cluster: it is for n-grams"):
         mp.words.count(tmp_path / "a.txt", tokenizer=str.split, cluster="local")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     with pytest.raises(UserError, match="not to be seen from here; expected a folder that all machines share"):

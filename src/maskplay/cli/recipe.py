@@ -104,7 +104,8 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     if recipe["length"] < 8:
         raise UserError(f"length: expected at least 8 tokens, found {recipe['length']}")
     if not recipe["model"]:
-        FAMILIES[recipe["family"]].config.but(**{name: recipe[name] for name in SHAPE})  # which says what does not fit
+        # Which says what does not fit.
+        FAMILIES[str(recipe["family"])].config.but(**{name: recipe[name] for name in SHAPE})
     if PAIRS in weights and (recipe["batch_size"] % 2 or recipe["batch_size"] < 4):
         raise UserError(f"batch_size: {PAIRS} expects an even number from 4 on, found {recipe['batch_size']}")
     if recipe["model"] and recipe["vocab"]:

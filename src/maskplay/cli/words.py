@@ -130,7 +130,7 @@ def count(
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
-        where = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}
+        where: dict[str, Any] = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}
         if tokenizer is None:
             where["folder"] = folder or out.parent
         counts = words.count(sources, **what, min_count=min_count, field=field, **where, progress=tell)

@@ -127,7 +127,8 @@ class Block(keras.layers.Layer):
             training=training,
             **extra,
         )
-        mixed, *results = mixed if isinstance(mixed, tuple) else (mixed,)
+        mixed, *found = mixed if isinstance(mixed, tuple) else (mixed,)
+        results: list[Any] = list(found)
         x = x + self.dropout(mixed, training=training)
         if place == "post":
             x = norm(self.attention_norm, x)
