@@ -76,8 +76,9 @@ def test_a_decoder_goes_on_with_the_likeliest_tokens(tiny: mp.Pretrained) -> Non
     ids = tiny.tokenizer.encode("科学").ids[:-1]  # the prompt is not over: no [SEP]
     ends = {tiny.tokenizer.sep_id, tiny.tokenizer.eos_id}
     for _ in range(8):
-        best = int(keras.ops.convert_to_numpy(gpt.logits(np.array([ids]), mask=mp.masks.causal()))[0, -1].argmax())
-        if best in ends:
+        row = np.array([ids + [0] * (16 - len(ids))])  # of one length, which is compiled once; none sees what follows
+        scores = keras.ops.convert_to_numpy(gpt.logits(row, mask=mp.masks.causal()))[0, len(ids) - 1]
+        if (best := int(scores.argmax())) in ends:
             break
         ids.append(best)
     assert gpt.generate("科学", max_new=8) == tiny.tokenizer.decode(ids)
@@ -93,8 +94,8 @@ def test_an_encoder_with_a_decoder_answers(tiny: mp.Pretrained) -> None:
     t5 = speaker(tiny, "t5_pegasus", num_decoder_layers=1)
     tokens, said = np.array([tiny.tokenizer.encode("科学技术").ids]), [tiny.tokenizer.cls_id]
     for _ in range(6):
-        scores = t5.logits(tokens, decoder_tokens=np.array([said]))
-        best = int(keras.ops.convert_to_numpy(scores)[0, -1].argmax())
+        scores = t5.logits(tokens, decoder_tokens=np.array([said + [0] * (8 - len(said))]))
+        best = int(keras.ops.convert_to_numpy(scores)[0, len(said) - 1].argmax())
         if best in {tiny.tokenizer.sep_id, tiny.tokenizer.eos_id}:
             break
         said.append(best)

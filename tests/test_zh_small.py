@@ -71,8 +71,9 @@ def test_the_recipes_are_recipes() -> None:
 
 
 def test_evaluation(script, capsys, tmp_path: Path) -> None:
-    texts = {"laws": "本法自公布之日起施行。", "docs": "请输入用户名和密码。", "modern": "他们都很高兴。"}
-    texts["classical"] = "不亦说乎。"
+    # All of one length: what is compiled for one domain serves the others.
+    texts = {"laws": "本法自公布之日起施行。", "docs": "请输入你的用户名密码。", "modern": "他们今天都非常地高兴。"}
+    texts["classical"] = "学而时习之不亦说乎哉。"
     for name, text in texts.items():
         for part in ("train", "held_out"):
             (tmp_path / part).mkdir(exist_ok=True)

@@ -3,7 +3,10 @@ original's."""
 
 import lzma
 import math
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -369,3 +372,30 @@ def test_longer_tokens_are_kept_within_the_memory(monkeypatch):
     monkeypatch.setattr("maskplay.words.machine.TOKEN_BYTES", 2**40)
     with pytest.raises(UserError, match="different tokens are longer than any n-gram"):
         mp.words.discover(iter(["天地玄黄宇宙洪荒"] * 9), min_count=2, cohesion=(0.1, 0.1), memory="64G")
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import maskplay as mp
+from maskplay.words.budget import LEAST, resident
+
+limit = resident() + LEAST + 2**24
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+mp.words.discover(sys.argv[1], min_length=2, memory=limit, workers=2)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / (limit // 1024))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the system does not tell the peak")
+def test_a_process_keeps_within_its_memory(tmp_path):
+    """Also where two threads read lines as long as files: by what the system says of a process."""
+    draw = np.random.default_rng(0)
+    words = draw.integers(0x4E00, 0x5600, (2000, 3))
+    text = "".join(map(chr, words[draw.integers(2000, size=5_000_000)].ravel()))  # 45 MB, one line
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.05, done.stdout  # 1.3 where each thread holds its line

@@ -34,7 +34,10 @@ def inspect(
     tensors: bool = typer.Option(False, "--tensors", help="List every tensor with its shape and what it fills."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Say what a checkpoint is and what loading it would fill, without reading a weight."""
+    """Say what a checkpoint is.
+
+    And what loading it would fill, without reading a weight.
+    """
     path = str(find(path))
     if _is_play(path):
         arrays = open_tensors(path)
@@ -119,7 +122,10 @@ def convert(
     to: Format = typer.Option(..., "--to", help="Whose form to write."),
     vocab: str | None = VOCAB,
 ) -> None:
-    """Write a checkpoint in another form; nothing appears unless all of it was read."""
+    """Write a checkpoint in another form.
+
+    Nothing appears unless all of it was read.
+    """
     check_replaceable(target)
     if is_lost(source, target):
         raise UserError(f"{target}: this is the checkpoint to read, which would be lost; choose another name")
@@ -135,7 +141,10 @@ def fill(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
     vocab: str | None = VOCAB,
 ) -> None:
-    """Fill the blanks of a text, the best candidates first."""
+    """Fill the blanks of a text.
+
+    The best candidates come first.
+    """
     for candidate in _pretrained(source, vocab).fill(text, top=top):
         if as_json:
             print(json.dumps(asdict(candidate), ensure_ascii=False))

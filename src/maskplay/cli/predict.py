@@ -40,7 +40,10 @@ def evaluate(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     batch_size: int = typer.Option(32, min=1, help="Examples scored together."),
 ) -> None:
-    """Print accuracy and macro F1, beside the accuracy of always saying the file's commonest label."""
+    """Print accuracy and macro F1 on labelled examples.
+
+    Beside them the accuracy of always saying the file's commonest label.
+    """
     play = open_classifier(folder)
     figures = figures_of(play, read_labelled(file, play.labels, str(folder)), batch_size)
     if as_json:

@@ -210,7 +210,7 @@ def contrast(
 
 
 def _not_read(out: Path, sources: list[str], *others: str | Path | None) -> None:
-    """Refuse to write over what is read, or into a folder all of which is."""
+    """Refuse to write over what is read."""
     read = [*paths(sources), *(Path(other) for other in others if other is not None)]
     if out.resolve() in {path.resolve() for path in read if path != STDIN}:
         raise UserError(f"--out {out}: this file is among those to read and would be lost; choose another name")
