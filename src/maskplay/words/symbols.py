@@ -194,22 +194,20 @@ class Spool:
         self.path, self.limit = path, limit
         self._parts: list[NDArray] = []
         self._shapes: list[tuple[np.dtype, int]] = []  # of what lies in the file
-        self._lock = threading.Lock()
         self.bytes = 0
         self.length = 0
 
     def add(self, array: NDArray) -> None:
-        """Put one more array down; any thread may."""
-        with self._lock:
-            self._parts.append(array)
-            self.bytes += array.nbytes
-            self.length += len(array)
-            if self.limit is not None and self.bytes > self.limit:
-                with open(self.path, "ab", buffering=0) as file:
-                    for part in self._parts:
-                        _write(file, part)
-                        self._shapes.append((part.dtype, len(part)))
-                self._parts = []
+        """Put one more array down; threads take turns (`Reader.turn`)."""
+        self._parts.append(array)
+        self.bytes += array.nbytes
+        self.length += len(array)
+        if self.limit is not None and self.bytes > self.limit:
+            with open(self.path, "ab", buffering=0) as file:
+                for part in self._parts:
+                    _write(file, part)
+                    self._shapes.append((part.dtype, len(part)))
+            self._parts = []
 
     def take(self) -> Iterator[NDArray]:
         """All arrays, each given away."""
