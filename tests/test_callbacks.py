@@ -323,3 +323,7 @@ def test_averages_of_keras_own_are_refused(tmp_path: Path) -> None:
     trained.compile(keras.optimizers.SGD(0.1, use_ema=True), keras.losses.SparseCategoricalCrossentropy())
     with pytest.raises(UserError, match="use_ema: not to be resumed; mp.optimizers.Average"):
         Resume(tmp_path, {}).fit(trained, data(), 1, dev())
+    parts = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1, use_ema=True)))
+    trained.compile(parts, keras.losses.SparseCategoricalCrossentropy())
+    with pytest.raises(UserError, match="use_ema: not to be resumed"):
+        Resume(tmp_path, {}).fit(trained, data(), 1, dev())

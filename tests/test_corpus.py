@@ -82,6 +82,14 @@ def test_another_field(tmp_path):
     assert list(corpus.lines(written(tmp_path, "a.jsonl", as_json(LINES, "body")), field="body")) == LINES
 
 
+def test_a_field_that_no_file_has(tmp_path):
+    wrong = written(tmp_path, "a.json", '{"body": "一"}\n')
+    expected = f"field: 'body' is looked for in files .jsonl or .ndjson; found {wrong}"
+    assert told(lambda: corpus.lines(wrong, field="body")) == expected
+    right = written(tmp_path, "b.ndjson", '{"body": "二"}\n')
+    assert list(corpus.lines([wrong, right], field="body")) == ['{"body": "一"}', "二"]
+
+
 def test_records_are_whole(tmp_path):
     texts = ["一\n二\r\n\n三", "", "四"]
     assert list(corpus.records(written(tmp_path, "a.jsonl", as_json(texts)))) == ["一\n二\n\n三", "", "四"]

@@ -236,6 +236,14 @@ def test_cached_steps_equal_the_full_pass(encoder: Encoder, rotary: Encoder, tex
         np.testing.assert_allclose(stepwise, run(each, mask), atol=1e-5)
 
 
+def test_cached_facts_that_serve_all_rows(encoder: Encoder) -> None:
+    mask = masks.prefix() & masks.padding()
+    one = {"segments": (np.arange(N) > 2).astype("int32")[None], "valid": (np.arange(N) < N - 1)[None]}
+    every = {name: np.repeat(fact, 2, axis=0) for name, fact in one.items()}
+    found, expected = (decoded(encoder, mask, [3, 3, 2], tokens=TOKENS, **facts) for facts in (one, every))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_cached_steps_in_a_drawn_order(encoder: Encoder, rotary: Encoder) -> None:
     drawn = np.argsort(ORDER, axis=1).astype("int32")
     for each in (encoder, rotary):

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from gradients import gradient
-from maskplay import losses
+from maskplay import autodiff, losses
 from maskplay.losses import TokenCrossEntropy, token_losses
 
 RANDOM = np.random.default_rng(5)
@@ -209,3 +209,26 @@ def test_losses_without_logits_in_half_precision() -> None:
 def test_of_equally_high_logits_the_first_is_the_answer() -> None:
     found = token_losses(np.zeros((1, 2, WIDTH), "float32"), TABLE, np.zeros(CLASSES, "float32"), np.array([[0, 1]]))
     np.testing.assert_array_equal(found[0, :, 1], [1, 0])
+
+
+@pytest.mark.usefixtures("few_logits")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_slopes_of_losses_without_logits_have_slopes(dtype: str) -> None:
+    """What a gradient penalty needs, as with logits: the slope of the length of the table's slope."""
+    x, labels, _ = vectors(2 * PLACES + 5)
+    labels = np.maximum(labels, 0)
+    x, bias = ops.cast(x, dtype), ops.convert_to_tensor(BIAS)
+
+    def whole(table):
+        logits = ops.cast(ops.matmul(x, ops.cast(ops.transpose(table), dtype)) + ops.cast(bias, dtype), "float32")
+        return TokenCrossEntropy(reduction="sum")(labels, logits)
+
+    def parts(table):
+        return ops.sum(token_losses(x, table, bias, labels)[..., 0])
+
+    found, expected = (
+        gradient(lambda table, of=of: ops.sum(autodiff.gradient(of, table) ** 2), TABLE) for of in (parts, whole)
+    )
+    assert np.abs(expected).max() > 1
+    near = np.abs(found - expected).max() / np.abs(expected).max()
+    assert near < (1e-4 if dtype == "float32" else 0.05)

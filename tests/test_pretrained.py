@@ -90,6 +90,28 @@ def test_a_decoder_goes_on_with_the_likeliest_tokens(tiny: mp.Pretrained) -> Non
         tiny.generate("科学")
 
 
+def test_a_decoder_goes_on_with_what_it_has_learnt_since(tiny: mp.Pretrained) -> None:
+    """LoRA brings variables that the step compiled before does not know."""
+    gpt = speaker(tiny, "gpt")
+    before = gpt.generate("科学", max_new=6)
+    dense = gpt.encoder.layers_in_order[-1].feed.outer
+    dense.enable_lora(2)
+    for weight in (dense.lora_kernel_a, dense.lora_kernel_b):
+        weight.assign(np.random.default_rng(0).normal(0, 9, weight.shape))
+    after = gpt.generate("科学", max_new=6)
+    assert after == mp.Pretrained(gpt.network, tiny.tokenizer, "gpt").generate("科学", max_new=6) != before
+
+
+def test_rows_that_are_no_tokens_are_never_said(tiny: mp.Pretrained) -> None:
+    gpt = speaker(tiny, "gpt", vocab_size=len(tiny.tokenizer) + 8)
+    table = keras.ops.convert_to_numpy(gpt.encoder.embedding.token.embeddings).copy()
+    table[-8:] = 99.0 * np.sign(np.random.default_rng(0).normal(size=(8, table.shape[1])))
+    gpt.encoder.embedding.token.embeddings.assign(table)
+    scores = keras.ops.convert_to_numpy(gpt.logits(np.array([tiny.tokenizer.encode("科学").ids[:-1]])))[0, -1]
+    assert scores.argmax() >= len(tiny.tokenizer)
+    assert gpt.generate("科学", max_new=3).startswith("科学")
+
+
 def test_an_encoder_with_a_decoder_answers(tiny: mp.Pretrained) -> None:
     t5 = speaker(tiny, "t5_pegasus", num_decoder_layers=1)
     tokens, said = np.array([tiny.tokenizer.encode("科学技术").ids]), [tiny.tokenizer.cls_id]
@@ -130,6 +152,16 @@ def test_vectors_of_what_reads_from_left_to_right(tiny: mp.Pretrained) -> None:
     conditioned = mp.Pretrained(mp.LanguageModel(tiny.config.but(condition_size=4)), tiny.tokenizer)
     with pytest.raises(mp.UserError, match="encode: this network takes a condition"):
         conditioned.encode("科学")
+
+
+def test_a_text_without_any_token_has_no_vector(tiny: mp.Pretrained) -> None:
+    tokens = ["<|endoftext|>", *CHARACTER.values(), "ab"]
+    tokenizer = mp.Tokenizer.from_merges({token: i for i, token in enumerate(tokens)}, [("a", "b")], form="gpt2")
+    gpt = mp.families.family("gpt2").config.but(vocab_size=len(tokens), hidden_size=8, num_layers=1, num_heads=2)
+    b = mp.Pretrained(mp.LanguageModel(gpt.but(intermediate_size=8), ["lm"]), tokenizer, "gpt2")
+    assert b.encode(["ab", "b"], pool="mean").shape == (2, 8)
+    with pytest.raises(mp.UserError, match="encode: text 2 has no token"):
+        b.encode(["ab", ""], pool="mean")
 
 
 def test_a_vocabulary_of_another_kind_is_refused(tiny: mp.Pretrained) -> None:

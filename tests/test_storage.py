@@ -62,6 +62,24 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"] and names(tmp_path / "out") == [MARKER, "second"]
 
 
+def test_where_nothing_can_be_renamed_the_old_folder_is_still_there(tmp_path: Path, monkeypatch) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        (folder / MARKER).write_text("{}")
+    rename, calls = os.replace, []
+
+    def once(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) > 1:
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(OSError), new_folder(tmp_path / "out") as folder:
+        (folder / MARKER).write_text("{}")
+    (kept,) = tmp_path.iterdir()
+    assert len(calls) == 3 and names(kept / "old") == [MARKER]
+
+
 def test_strangers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()

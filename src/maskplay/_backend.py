@@ -132,6 +132,27 @@ def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable
     return backend.no_grad()(function)
 
 
+def untraced() -> Any:
+    """A block that runs at once, and once, also where TensorFlow is tracing a function around it."""
+    import keras
+
+    return import_module("tensorflow").init_scope() if keras.config.backend() == "tensorflow" else nullcontext()
+
+
+def renewed(function: Callable[..., Any], variables: Callable[[], Sequence[Any]]) -> Callable[[], Callable[..., Any]]:
+    """`compiled`, and again when the variables have become others (LoRA came, or quantization): call it before use."""
+    known: Sequence[Any] = ()
+    fast = function
+
+    def now() -> Callable[..., Any]:
+        nonlocal known, fast
+        if [*map(id, current := variables())] != [*map(id, known)]:
+            known, fast = current, compiled(function, current)
+        return fast
+
+    return now
+
+
 def value_and_gradient(function: Callable[[list[Any]], Any], x: list[Any], again: bool) -> tuple[Any, list[Any]]:
     """What `maskplay.autodiff.value_and_gradient` promises, for a list of tensors."""
     import keras

@@ -307,10 +307,11 @@ for _name in dir(keras.callbacks.Callback):
 
 
 def _refuse_averages(optimizer: Any) -> None:
-    while optimizer is not None:
-        if getattr(optimizer, "use_ema", False):
-            raise UserError("use_ema: not to be resumed; mp.optimizers.Average keeps an average that is")
-        optimizer = getattr(optimizer, "inner", None) or getattr(optimizer, "inner_optimizer", None)
+    if getattr(optimizer, "use_ema", False):
+        raise UserError("use_ema: not to be resumed; mp.optimizers.Average keeps an average that is")
+    inside = getattr(optimizer, "inner", None) or getattr(optimizer, "inner_optimizer", None)
+    for each in [inside] if inside is not None else getattr(optimizer, "optimizers", []):  # of a MultiOptimizer
+        _refuse_averages(each)
 
 
 def numbered(variables: Sequence[Any], group: str) -> dict[str, np.ndarray]:

@@ -204,7 +204,7 @@ class Config:
     @property
     def first_position(self) -> int:
         """The row of the position table that the first token reads."""
-        return (self.pad_id or 0) + 1 if self.position == "learned_after_pad" else 0
+        return first_position(self.position, self.pad_id)
 
     @property
     def longest(self) -> int | None:
@@ -244,3 +244,8 @@ class Config:
         if not isinstance(values, dict):
             raise UserError(f"config: expected a JSON object, found {type(values).__name__}")
         return cls.from_dict(values)
+
+
+def first_position(position: str, pad_id: int | None) -> int:
+    """The row of the position table that the first token reads: RoBERTa counts from the padding token's id."""
+    return (pad_id or 0) + 1 if position == "learned_after_pad" else 0

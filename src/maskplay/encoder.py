@@ -260,7 +260,8 @@ class Encoder(keras.layers.Layer):
         at = start + ops.arange(count, dtype="int32")
         positions = at if given["positions"] is None else given["positions"]
         valid = self.valid(tokens) if given["valid"] is None else given["valid"]
-        new = {**given, "valid": valid, "positions": ops.broadcast_to(positions, ops.shape(tokens))}
+        new = {**given, "valid": valid, "positions": positions}
+        new = {name: fact if fact is None else ops.broadcast_to(fact, ops.shape(tokens)) for name, fact in new.items()}
         facts = {
             name: past if new[name] is None else ops.slice_update(past, (0, start), ops.cast(new[name], "int32"))
             for name, past in cache["facts"].items()

@@ -171,11 +171,10 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
 
     @ops.custom_gradient
     def losses(x: Any, table: Any, bias: Any, exact: Any) -> Any:
-        near = ops.cast(table, x.dtype)
         ids = ops.cast(exact, "int32")
         counted = ops.cast(ids >= 0, wide)
         ids = ops.maximum(ids, 0)
-        numbers = ops.arange(vocab_size, dtype="float32")
+        near, numbers = ops.cast(table, x.dtype), ops.arange(vocab_size, dtype="float32")
         found = []
         for x_, ids_, counted_ in parts(x, ids, counted):
             logits = logits_of(x_, near, bias)
@@ -187,6 +186,8 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             slope = (args[0] if upstream is None else upstream)[..., 0] * counted
+            # Anew: PyTorch takes what was made above for constants, should this slope be derived once more.
+            near = ops.cast(table, x.dtype)
             towards, of_table, of_bias = [], 0.0, 0.0
             for x_, slope_ in parts(x, slope):
                 chances = ops.cast(ops.exp(ops.log_softmax(logits_of(x_, near, bias))), x.dtype)

@@ -211,6 +211,8 @@ class Pretrained:
             most = "any number" if longest is None else f"at most {longest} (the network's positions)"
             raise UserError(f"max_length: expected {most}, from 1 on, found {limit!r:.40}")
         encodings = self.tokenizer.encode_batch(texts, max_length=limit)
+        if empty := [i for i, encoding in enumerate(encodings) if not len(encoding)]:
+            raise UserError(f"encode: text {empty[0] + 1} has no token (this vocabulary frames texts with none)")
         vectors = np.zeros((len(texts), self.config.hidden_size), "float32")
         graph = self._graph
         # As few rows as a power of two can be: one text does not cost a whole batch.
@@ -305,7 +307,7 @@ class Pretrained:
             cache = network.decoder.new_cache(1, max_new, memory=encoded, memory_valid=valid)
             # T5 begins with padding, those with BERT's vocabulary (T5-PEGASUS) with [CLS].
             first = np.array([tokenizer.cls_id if tokenizer.cls_id is not None else self.config.pad_id or 0])
-            return tokenizer.decode(list(greedy(self._step, first, cache, max_new, ends)))
+            return tokenizer.decode(list(greedy(self._step(), first, cache, max_new, ends)))
         while len(ids) > 1 and ids[-1] in ends:  # the prompt is not over
             ids = ids[:-1]
         if not ids:
@@ -319,19 +321,19 @@ class Pretrained:
                 f"the prompt has {len(ids)} tokens and max_new is {max_new}, but the network has {longest} positions"
             )
         cache = network.encoder.new_cache(1, len(ids) + max_new)
-        return tokenizer.decode([*ids, *greedy(self._step, np.array(ids), cache, max_new, ends)])
+        return tokenizer.decode([*ids, *greedy(self._step(), np.array(ids), cache, max_new, ends)])
 
     @functools.cached_property
     def _step(self) -> Any:
         """Feed tokens after those in a cache: the last one's scores and the new cache, compiled."""
-        network = self.network
+        network, size = self.network, len(self.tokenizer)
         stack = network.encoder if network.decoder is None else network.decoder
 
         def step(tokens: Any, cache: Any) -> Any:
             hidden, cache = stack(tokens, mask=masks.causal(), cache=cache)
-            return network.score(hidden[:, -1:])[:, 0], cache
+            return network.score(hidden[:, -1:])[:, 0, :size], cache  # a table may have more rows than there are tokens
 
-        return _backend.compiled(step, network.variables)
+        return _backend.renewed(step, lambda: network.variables)
 
     def save(self, path: str | os.PathLike[str], format: str = "maskplay") -> None:
         """Write a folder: "maskplay", "huggingface" (transformers opens it) or "google" (bert4keras opens it).

@@ -114,10 +114,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             try:
                 os.replace(temporary, path)
             except BaseException:
-                os.replace(retired / "old", path)
+                os.replace(retired / "old", path)  # where this fails too, the old folder stays where it is
+                os.rmdir(retired)
                 raise
-            finally:
-                shutil.rmtree(retired, ignore_errors=True)
+            shutil.rmtree(retired, ignore_errors=True)
         else:
             os.replace(temporary, path)
     except BaseException:

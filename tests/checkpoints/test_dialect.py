@@ -146,3 +146,30 @@ def test_an_albert_of_the_usual_width_is_saved(format: str, tmp_path: Path) -> N
     assert again.config == config
     for ours, theirs in zip(albert.network.weights, again.network.weights):
         np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(weight) for weight in (ours, theirs)))
+
+
+@pytest.mark.parametrize(
+    "said, field, value",
+    [
+        ({"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}}, "rotary_base", 5e5),
+        ({"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 7e5}}, "rotary_base", 7e5),
+        ({"pad_token_id": -1}, "pad_id", None),
+        ({"pad_token_id": 30}, "pad_id", None),
+        ({"pad_token_id": 2, "eos_token_id": [9, 2]}, "pad_id", None),
+        ({"pad_token_id": 2, "bos_token_id": 2}, "pad_id", None),
+        ({"pad_token_id": 2, "bos_token_id": 1, "eos_token_id": None}, "pad_id", 2),
+        ({}, "norm_epsilon", 1e-6),
+        ({"rms_norm_eps": 1e-5}, "norm_epsilon", 1e-5),
+    ],
+)
+def test_what_transformers_takes_a_llamas_file_to_say(said: dict[str, object], field: str, value: object) -> None:
+    config = read_config({**SIZES, "model_type": "llama", **said}, "llama", "config.json")
+    assert getattr(config, field) == value
+
+
+def test_a_bert_keeps_the_padding_that_its_file_names() -> None:
+    said = {**SIZES, "model_type": "roberta", "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 1}
+    config = read_config({**said, "max_position_embeddings": 20}, "roberta", "config.json")
+    assert config.pad_id == 1 and config.norm_epsilon == 1e-12
+    with pytest.raises(mp.CheckpointError, match="pad_id"):
+        read_config({**said, "pad_token_id": -1}, "roberta", "config.json")

@@ -1,6 +1,8 @@
 """npz: NumPy's own files, ours, and headers that lie."""
 
+import copy
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -115,3 +117,21 @@ def test_refuses_to_write(tmp_path: Path, array: np.ndarray) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
         write(tmp_path / "m.npz", {"a": array})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_that_share_their_bytes_are_counted(tmp_path: Path) -> None:
+    """Many entries of the directory may name one member: what they claim is not in the file."""
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        np.lib.format.write_array(content := io.BytesIO(), np.zeros(2**16))
+        archive.writestr("a.npy", content.getvalue())
+        for i in range(9):
+            info = copy.copy(archive.getinfo("a.npy"))
+            info.filename = info.orig_filename = f"{i}.npy"
+            archive.filelist.append(info)
+            archive.NameToInfo[info.filename] = info
+        archive._didModify = True
+    tensors = open_npz(tmp_path / "m.npz")
+    size = os.path.getsize(tmp_path / "m.npz")
+    assert len(tensors.names()) == 10 and tensors.stored == size < 2**20
+    np.savez_compressed(tmp_path / "m.npz", a=np.zeros(1000))  # what is unpacked is there, too
+    assert open_npz(tmp_path / "m.npz").stored == os.path.getsize(tmp_path / "m.npz") + 8128

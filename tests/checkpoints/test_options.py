@@ -51,6 +51,24 @@ def test_positions_are_interpolated() -> None:
     np.testing.assert_array_equal(ours.numpy()[[0, 1, 2, -1]], theirs.numpy()[[0, 1, 2, -1]])
 
 
+@pytest.mark.parametrize("changes", [{"position": "hierarchical"}, {"position": "learned"}, {"keep": 5}])
+def test_places_counted_from_padding_stay(changes: dict[str, object]) -> None:
+    """RoBERTa's places begin behind the padding token's id: the table moves with it, and where none are counted so."""
+    arrays, config = source("roberta_hf")
+    whole = opened("roberta_hf")
+    keep = list(range(whole.config.vocab_size))
+    if at := changes.pop("keep", None):
+        keep.insert(at, keep.pop(whole.config.pad_id))
+        changes["keep_tokens"] = keep
+    found = mp.load(arrays, config=config, **changes)
+    tokens = np.array([[3, 5, 7, 9, 6, 8]])
+    moved = np.array(keep).argsort()[tokens]
+    assert not (tokens == whole.config.pad_id).any() and found.config.pad_id == keep.index(whole.config.pad_id)
+    np.testing.assert_allclose(scores(found, moved), scores(whole, tokens)[..., keep], atol=1e-4)
+    if found.config.position != "hierarchical":
+        assert found.config.longest == whole.config.longest
+
+
 @pytest.mark.parametrize("name", ["simbert", "albert", "gpt2_converted", "gpt2_ml"])
 def test_a_condition_changes_nothing_until_trained(name: str) -> None:
     arrays, config = source(name)

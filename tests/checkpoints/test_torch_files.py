@@ -245,6 +245,14 @@ def test_more_names_than_any_model_has(tmp_path: Path) -> None:
         opened(tmp_path, tensor() + b"q\x000}(" + names + b"u.")
 
 
+def test_copies_of_a_list_are_work(tmp_path: Path) -> None:
+    pairs = b"](" + b"".join(b"(" + text(str(i)) + b"Nt" for i in range(3000)) + b"e"
+    made = name("collections.OrderedDict") + b"q\x01" + b"(" + pairs + b"tq\x02"
+    again = b"h\x01h\x02R0" * 400  # each of them three thousand entries
+    with pytest.raises(CheckpointError, match="more than 1000000 instructions"):
+        opened(tmp_path, b"\x80\x02" + made + again + b"R.")
+
+
 def test_names_that_multiply_are_refused(tmp_path: Path) -> None:
     long = b"}X\x00\x10\x00\x00" + b"k" * 4096 + b"}X\x01\0\0\0aNss."
     with pytest.raises(CheckpointError, match="a name of 4098 characters"):

@@ -88,9 +88,19 @@ def test_count_words(capfd, text, model, tmp_path):
     expected = {word: count for word, count in expected.items() if not word.isspace()}
     rows = [line.split("\t") for line in out.read_text("utf-8").splitlines()[1:]]
     assert {row[0].replace("\\t", "\t"): int(row[1]) for row in rows} == expected and len(expected) > 30
-    capfd.readouterr()
+    assert f"{len(expected):,} different, {sum(expected.values()):,} in all: " in capfd.readouterr().err
     told = fault(capfd, "words", "count", text, "--words", model, "--n", 2, "--out", out)
     assert told == "expected either n or a tokenizer"
+
+
+def test_count_the_words_of_jieba(capfd, tmp_path):
+    """Without white space, as by our own segmenters."""
+    pytest.importorskip("jieba")
+    (tmp_path / "a.txt").write_text("北京 天气，北京\n", encoding="utf-8")
+    out, options = tmp_path / "counts.tsv", ("--words", "jieba", "--min-count", 2)
+    assert call("words", "count", tmp_path / "a.txt", "--out", out, *options) == 0
+    assert out.read_text("utf-8") == "text\tcount\n北京\t2\n"
+    assert "1 different, 2 in all, each at least 2 times: " in capfd.readouterr().err
 
 
 def joined(lines) -> str:
@@ -117,6 +127,19 @@ def test_segment_by_a_model(capfd, text, model, tmp_path, workers):
     assert expected.count("\n") == 1500 and expected.replace(" ", "") == "".join(
         "".join(line.split()) + "\n" for line in text.read_text("utf-8").split("\n")
     )
+
+
+def test_segment_with_factors(capfd, text, model, tmp_path):
+    by = mp.words.NgramSegmenter(mp.words.read_arpa(model), (0.9, 0.9))
+    assert call("words", "segment", text, "--model", model, "--joins", ".9,.9", "--out", tmp_path / "a.txt") == 0
+    assert (tmp_path / "a.txt").read_text("utf-8") == joined(mp.words.segment(text, by))
+    assert (tmp_path / "a.txt").read_text("utf-8") != joined(mp.words.segment(text, by.model))
+    for option, told in (
+        (["--model", model, "--joins", "x"], "--joins: expected numbers with commas between, found 'x'"),
+        (["--model", model, "--joins", "1"], "joins: expected at least two numbers above 0, found (1.0,)"),
+        (["--vocab", text, "--joins", "1,1"], "--joins goes with --model"),
+    ):
+        assert told in fault(capfd, "words", "segment", text, *option)
 
 
 def test_segment_by_words(capfd, text, tmp_path):

@@ -14,6 +14,8 @@ STEPS = """
 import json, sys
 import keras, numpy as np
 from keras import distribution
+from keras.src.backend.jax import core
+core.should_shard_at_init = lambda layout, shape: len(shape) > 1  # as Keras does with large weights
 from maskplay import _backend
 from maskplay.optimizers import Average, LayerAdaptation, LazyRows, Lookahead, ParameterRates, PiecewiseLinear
 

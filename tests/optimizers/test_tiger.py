@@ -37,7 +37,7 @@ def test_accumulation_and_excluded_decay() -> None:
 
 
 def test_nan_shrinks_and_the_momentum_waits() -> None:
-    shapes = {"gamma": (2,), "gamma_kernel": (2, 2)}  # which is no gamma: it begins at 0
+    shapes = {"query_gamma": (2,), "gamma_kernel": (2, 2)}  # which is no gamma: it begins at 0
     model = fed(Tiger(RATE, BETA, 0.0, shrink=0.5), shapes)
     start = model.get_weights()
     steps = gradients(2, shapes)

@@ -94,6 +94,7 @@ def test_t6_also_where_a_function_chooses_the_optimizer() -> None:
     with pytest.raises(UserError, match="leave sgd.* nothing to decay"):  # of its two both
         exclude_from_decay(optimizer, model, ["block_0"])
     exclude_from_decay(optimizer, model, ["kernel"])
+    assert not optimizer.built  # Lookahead's slow weights are those that training begins with
     before = model.get_weights()
     optimizer.apply([ops.zeros(weight.shape) for weight in model.weights], model.trainable_variables)
     assert [np.array_equal(a, b) for a, b in zip(before, model.get_weights())] == [False, True, False]

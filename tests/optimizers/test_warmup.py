@@ -69,6 +69,8 @@ def test_batches_make_one_step_together(made) -> None:
         ({"rate": -1.0}, "rate: expected a number of at least 0, found -1.0"),
         ({"rate": "1e-3"}, "rate: expected a number of at least 0, found '1e-3'"),
         ({"accumulate": 0}, "accumulate: expected a number of batches from 1 on, found 0"),
+        ({"accumulate": 2}, "steps: expected a multiple of accumulate, 2; found 9"),
+        ({"accumulate": 16}, "steps: expected a multiple of accumulate, 16; found 9"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(given: dict, told: str) -> None:
@@ -77,14 +79,26 @@ def test_numbers_that_make_no_sense_are_refused(given: dict, told: str) -> None:
 
 
 def test_only_whole_names_are_spared() -> None:
-    names = ["bias", "gamma", "beta", "gamma_kernel", "bias_table"]
+    names = ["bias", "gamma", "beta", "scale", "query_gamma", "key_beta", "gamma_kernel", "bias_table"]
     layer = keras.layers.Layer(name="beta_head")
     weights = [layer.add_weight(shape=(2, 2), name=name, initializer="ones") for name in names]
     optimizer = adamw(0.5, 1, warmup=0)
     optimizer.build(weights)
     optimizer.apply([keras.ops.zeros((2, 2)) for _ in weights])
     still = [bool((keras.ops.convert_to_numpy(weight) == 1).all()) for weight in weights]
-    assert still == [True, True, True, False, False]
+    assert still == [True] * 6 + [False] * 2
+
+
+def test_muon_leaves_the_last_layer_to_adamw() -> None:
+    layers = [keras.layers.Layer(name=name) for name in ("lm", "output", "classifier", "feed")]
+    paths = {"lm/output/kernel": layers[0], "classifier/kernel": layers[2], "feed/kernel": layers[3]}
+    weights = []
+    for path in paths:
+        with keras.name_scope(path.rpartition("/")[0]):
+            weights.append(keras.Variable(np.ones((2, 3)), name="kernel"))
+    optimizer = muon(0.1, 2)
+    optimizer.build(weights)
+    assert [velocity is not None for velocity in optimizer.adam_velocities] == [True, True, False]
 
 
 @pytest.mark.parametrize("made", [adamw, muon])

@@ -1,10 +1,11 @@
 """Which file of a folder decides, and what is said when the files do not fit."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from maskplay.errors import UserError
+from maskplay.errors import CheckpointError, UserError
 from maskplay.text import Tokenizer
 from text import small
 
@@ -127,3 +128,54 @@ def test_llama_without_its_first_token(tmp_path):
     assert tokenizer.encode("the dog", "a").tokens == ["▁the", "▁dog", "▁a"] and tokenizer.bos_id == 1
     tokenizer.save(tmp_path / "again")
     assert Tokenizer.load(tmp_path / "again") == tokenizer
+
+
+def test_special_tokens_of_a_bert_that_were_added(tmp_path):
+    """As transformers finds them, and after saving; in a tokenizer.json, in its settings, and in the files of 2019."""
+    plain = small.wordpiece()
+    plain.save(tmp_path / "a")
+    content = json.loads((tmp_path / "a" / "tokenizer.json").read_text(encoding="utf-8"))
+    size = len(plain)
+    for i, special in ((size, True), (size + 1, False)):
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
+        content["added_tokens"].append({"id": i, "content": f"[E{i - size}]", **flags})
+    (tmp_path / "a" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    found = [Tokenizer.load(tmp_path / "a")]
+    for name, settings in (
+        ("tokenizer_config.json", {"added_tokens_decoder": {str(e["id"]): e for e in content["added_tokens"][-2:]}}),
+        ("added_tokens.json", {"[E0]": size, "[E1]": size + 1}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vocab.txt").write_bytes((tmp_path / "a" / "vocab.txt").read_bytes())
+        if name == "added_tokens.json":
+            special = {"additional_special_tokens": [{"content": "[E0]"}], "do_lower_case": True}
+            (tmp_path / name / "special_tokens_map.json").write_text(json.dumps(special))
+        else:
+            settings["do_lower_case"] = True
+        (tmp_path / name / name).write_text(json.dumps(settings))
+        found.append(Tokenizer.load(tmp_path / name))
+    for i, tokenizer in enumerate(found):
+        for each in (tokenizer, saved(tokenizer, tmp_path / f"saved{i}")):
+            assert len(each) == size + 2
+            assert each.encode("我[E0]我[E1]", specials=True).tokens[1:-1] == ["我", "[E0]", "我", "[E1]"], i
+            assert "[E0]" not in each.encode("我[E0]我").tokens and "[E1]" in each.encode("我[E1]").tokens
+    (tmp_path / "added_tokens.json" / "added_tokens.json").write_text(json.dumps({"[E0]": size + 1}))
+    with pytest.raises(UserError, match=r"vocab.txt: the added token '\[E0\]' has the id"):
+        Tokenizer.load(tmp_path / "added_tokens.json")
+
+
+def saved(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    tokenizer.save(folder)
+    return Tokenizer.load(folder)
+
+
+def test_ids_that_are_not_the_models_own(tmp_path):
+    """XLM-R's file begins as LLaMA's does, but its tokens are numbered otherwise."""
+    small.llama().save(tmp_path)
+    content = (tmp_path / "tokenizer.model").read_bytes()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "sentencepiece.bpe.model").write_bytes(content)
+    with pytest.raises(CheckpointError, match="found XLMRobertaTokenizer; use its tokenizer.json"):
+        Tokenizer.load(tmp_path / "x")
+    (tmp_path / "x" / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    assert len(Tokenizer.load(tmp_path / "x")) == len(small.llama())

@@ -36,6 +36,11 @@ def test_the_formula(field, general, prior):
         word: (field.get(word, 0), general.get(word, 0)) for word in expected
     }
     assert [row.z for row in rows] == sorted((row.z for row in rows), reverse=True)
+    scale = sum(field.values()) / sum(general.values())
+    totals = {word: field.get(word, 0) + scale * general.get(word, 0) for word in expected}
+    mean = sum(totals.values()) / len(totals)
+    shares = {word: (field.get(word, 0) + mean / 2) / (total + mean) for word, total in totals.items()}
+    assert {row.word: row.share for row in rows} == pytest.approx(shares, abs=1e-12)
     other = mp.words.contrast(general, field, prior=prior)
     assert {row.word: -row.z for row in other} == pytest.approx({row.word: row.z for row in rows}, abs=1e-9)
 
@@ -64,7 +69,7 @@ def test_files(tmp_path):
     assert header.split("\t") == list(mp.words.Contrast._fields) and len(lines) == 3
     first = next(line for line in lines if line.startswith("天地")).split("\t")
     row = next(row for row in rows if row.word == "天地")
-    assert first == ["天地", "3", "1.5", f"{row.log_odds:.4f}", f"{row.z:.4f}"]
+    assert first == ["天地", "3", "1.5", f"{row.log_odds:.4f}", f"{row.z:.4f}", f"{row.share:.4f}"]
     with pytest.raises(UserError, match=r"ends in \.tsv"):
         mp.words.write_contrast(rows, tmp_path / "a.csv")
 

@@ -106,6 +106,18 @@ def test_standard_input_is_read_here(tmp_path, monkeypatch):
     assert {row.text: row.count for row in counts} == {"一": 1, "二": 2, "三": 1}
 
 
+def test_progress_of_batches_ends_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("maskplay.words.counting.BATCH", 3)
+    monkeypatch.setattr("maskplay.words.counting.LARGE_BATCH", 3)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("天 地\n".encode() * 40))
+    told: list[tuple[int, int]] = []
+    counts = mp.words.count(
+        tmp_path / "a.txt.gz", tokenizer=split, workers=2, progress=lambda step, done, of: told.append((done, of))
+    )
+    assert counts.total == 80 and len(told) > 5
+    assert [done == of for done, of in told] == [False] * (len(told) - 1) + [True]
+
+
 def test_too_many_characters_are_told(monkeypatch):
     for module in ("symbols", "counting"):
         monkeypatch.setattr(f"maskplay.words.{module}.MOST", 3)

@@ -1,6 +1,7 @@
 """Discovered words are those of a slow program with dictionaries, however the work is cut up; faithful ones the
 original's."""
 
+import gzip
 import lzma
 import math
 import os
@@ -154,6 +155,9 @@ def test_options_choose(tmp_path):
     assert chosen(min_length=2, max_length=3) == [word for word in all_words if 2 <= len(word) <= 3]
     (tmp_path / "known.txt").write_text(f"{all_words[0]} 12 n\n{all_words[3]}\t7\n\n", encoding="utf-8")
     unknown = [word for i, word in enumerate(all_words) if i not in (0, 3)]
+    packed = gzip.compress(f"word\tfrequency\n{all_words[0]}\t7\n{all_words[3]}\t7\n".encode())
+    (tmp_path / "known.tsv.gz").write_bytes(packed)
+    assert chosen(known=tmp_path / "known.tsv.gz") == unknown
     assert chosen(known=tmp_path / "known.txt") == chosen(known=[all_words[0], all_words[3]]) == unknown
     first, last = all_words[1][0], all_words[2][-1]
     assert chosen(not_first=first, not_last=last) == [w for w in all_words if w[0] != first and w[-1] != last]

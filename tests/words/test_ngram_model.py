@@ -216,6 +216,15 @@ def test_a_damaged_arpa_file_is_one_line(tmp_path, old, new, told):
     assert str(error.value).startswith(str(path)) and told in str(error.value) and "\n" not in str(error.value)
 
 
+def test_names_of_arpa_files(tmp_path):
+    model = mp.words.train_ngrams(iter(["天地玄黄"] * 3))
+    with pytest.raises(UserError, match=r"a\.arpa\.gz: a model is written as text; expected a name without \.gz"):
+        mp.words.write_arpa(model, tmp_path / "a.arpa.gz")
+    (tmp_path / "a.arpa").touch()
+    with pytest.raises(DataError, match=r"a\.arpa, line 1: expected the line"):
+        mp.words.read_arpa(tmp_path / "a.arpa")
+
+
 def test_a_file_that_breaks_off(tmp_path):
     path = tmp_path / "a.arpa.gz"
     path.write_bytes(gzip.compress(FOREIGN.encode())[:-15])

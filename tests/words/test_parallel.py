@@ -100,6 +100,8 @@ def test_no_items_and_wrong_options():
     assert list(mp.words.parallel_map(inverse, [], workers=2)) == []
     with pytest.raises(UserError, match="workers: expected a number from 1 on, found 0"):
         list(mp.words.parallel_map(inverse, [1], workers=0))
+    with pytest.raises(UserError, match="start_method: expected one of None, fork, spawn.*found 'threads'"):
+        list(mp.words.parallel_map(inverse, [1], workers=2, start_method="threads"))
     told: list[int] = []
     list(mp.words.parallel_map(inverse, [1, 2, 3], workers=2, progress=told.append))
     assert told == [1, 2, 3]

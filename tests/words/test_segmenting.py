@@ -214,6 +214,12 @@ def test_counts_of_any_size():
     assert Vocabulary({"天地": 1e299, "玄黄": 1e299, "天": 1.0})("天地玄黄") == ["天地", "玄黄"]
 
 
+def test_shares_cut_as_counts_do():
+    shares = {"天地": 1e-3, "玄黄": 1e-3, "其他": 0.998}
+    counts = {word: 1e6 * share for word, share in shares.items()}
+    assert Vocabulary(shares)("天地玄黄") == Vocabulary(counts)("天地玄黄") == ["天地", "玄黄"]
+
+
 def test_wrong_arguments():
     for joins in ((0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan)):
         with pytest.raises(UserError, match="joins: expected at least two numbers above 0"):

@@ -117,6 +117,9 @@ _OTHER_KEYS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 _OTHER_KEYS |= {"t5_1_1": _OTHER_KEYS["t5"], "mt5": _OTHER_KEYS["t5"], "t5_pegasus": _OTHER_KEYS["t5"]}
 
+# Where transformers' own default differs from that of the family's first checkpoints.
+_EPSILONS = {"llama": 1e-6, "roberta": 1e-12}
+
 # What files may ask for and no part computes: the key and the values that mean "nothing of the kind".
 _REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("position_embedding_type", ("absolute", "rotary", None)),
@@ -192,10 +195,13 @@ def _derived(
     made["embedding_size"] = embedding if embedding != hidden or projected else None
     if family == "gpt2" and "intermediate_size" not in found:
         made["intermediate_size"] = 4 * hidden
-    if "pad_id" not in found:
-        made["pad_id"] = row.pad_id
+    made["pad_id"] = found.get("pad_id", row.pad_id)
+    if row.pad_id is None and not _pads(made["pad_id"], values, found["vocab_size"]):
+        made["pad_id"] = None
     if "norm_epsilon" in found:
         made["norm_epsilon"] = float(found["norm_epsilon"])
+    elif "model_type" in values:
+        made["norm_epsilon"] = _EPSILONS.get(family, row.norm_epsilon)
     if row.position == "relative":
         made["max_positions"] = values.get("max_relative_position", row.max_positions)
     elif row.position in BUCKETS:
@@ -218,7 +224,7 @@ def _derived(
         kind = rope.get("rope_type", rope.get("type", "default"))  # "type" is transformers 4's word
         if kind != "default":
             raise CheckpointError(f"{where}: rope_type = {kind!r} is not supported (only 'default')")
-        made["rotary_base"] = rope.get("rope_theta", row.rotary_base)
+        made["rotary_base"] = rope.get("rope_theta", found.get("rotary_base", row.rotary_base))
     if row.num_blocks is not None:
         made["num_blocks"] = values.get("num_hidden_groups") or row.num_blocks
     if found.get("head_size", 0) * found["num_heads"] == hidden:
@@ -230,6 +236,13 @@ def _derived(
     if values.get("ln_type") == "preln":
         made["norm_at"] = "pre_open"
     return made
+
+
+def _pads(pad_id: Any, values: Mapping[str, Any], vocab_size: int) -> bool:
+    """Whether a decoder's padding is a token of its own: files name an impossible one (-1), or the end of the text."""
+    ends = [values.get(name) for name in ("bos_token_id", "eos_token_id")]
+    taken = [i for ids in ends for i in (ids if isinstance(ids, list) else [ids])]
+    return pad_id is not None and 0 <= pad_id < vocab_size and pad_id not in taken
 
 
 def _t5_scores(values: Mapping[str, Any], row: Config, own: bool) -> str:

@@ -21,7 +21,7 @@ from maskplay.checkpoints.match import Match, Recognised, adapt, match, recognis
 from maskplay.checkpoints.shapes import weight_shapes
 from maskplay.checkpoints.tensors import LazyTensor, Tensors, byte_count
 from maskplay.checkpoints.zip_members import ZipMembers
-from maskplay.config import BUCKETS, TABLES, Config
+from maskplay.config import BUCKETS, TABLES, Config, first_position
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
@@ -205,9 +205,14 @@ def load_network(
     _check_size(opened)
     _check_copies(opened, strict)
     edit = _vocabulary(opened.config.vocab_size, keep_tokens, compound_tokens)
-    choices = opened.config.but(**{"vocab_size": edit.size, "pad_id": edit.place(opened.config.pad_id), **changes})
-    _check_changes(opened.config, choices)
-    network = LanguageModel(choices, opened.match.heads)
+    before = opened.config
+    choices: dict[str, Any] = {"position": before.position, "pad_id": edit.place(before.pad_id), **changes}
+    if before.position in TABLES and choices["position"] in TABLES:  # as many places as before
+        shift = first_position(choices["position"], choices["pad_id"]) - before.first_position
+        choices.setdefault("max_positions", before.max_positions + shift)
+    after = before.but(**{"vocab_size": edit.size, **choices})
+    _check_changes(before, after)
+    network = LanguageModel(after, opened.match.heads)
     network.build()
     weights = named_weights(network)
     for row in opened.match.filled:
@@ -215,11 +220,14 @@ def load_network(
         if row.ours in _VOCABULARY:
             array = edit.apply(array, _VOCABULARY[row.ours])
         elif row.ours == "encoder/embedding/position/embeddings":
-            array = stretch(array, choices.max_positions, choices.first_position)
+            if after.first_position != before.first_position:  # no token reads the rows before the first place
+                unread = np.zeros((after.first_position, array.shape[1]), array.dtype)
+                array = np.concatenate([unread, array[before.first_position :]])
+            array = stretch(array, after.max_positions, after.first_position)
         # A copy: what JAX takes as it is would be the file itself, mapped.
         weights[row.ours].assign(np.array(array, dtype="float32"))
-    if choices.condition_size != opened.config.condition_size:
-        known = weight_shapes(opened.config, opened.match.heads)
+    if after.condition_size != before.condition_size:
+        known = weight_shapes(before, opened.match.heads)
         opened.match.left_empty += [name for name in weights if name not in known]
     return network, opened.match
 

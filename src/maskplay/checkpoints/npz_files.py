@@ -61,7 +61,7 @@ def open_npz(path: str | os.PathLike[str], verify: bool = True) -> Tensors:
                 f"{dtype} of shape {shape}: truncated or damaged"
             )
         entries[name] = _lazy(members, member, start, shape, dtype, fortran, verify)
-    return Tensors(path, "npz", entries, skipped)
+    return Tensors(path, "npz", entries, skipped, stored=members.file.size + members.unpacked)
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:

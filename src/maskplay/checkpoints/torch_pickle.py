@@ -182,6 +182,7 @@ class Pickles:
             push(self.storages[-1])
         elif code == b"R":
             arguments, function = self.pop(), self.pop()
+            self.steps += _pairs(arguments)
             push(_constructed(function, arguments))
         elif code == b"b":
             self.pop()  # attributes, such as the _metadata of a module's state
@@ -276,6 +277,11 @@ def _storage(identity: Any) -> Storage:
                     return Storage(_STORAGES[kind], key, size, start, start + count)
             raise Unreadable("it has a malformed view of a storage, or one that reaches outside")
     raise Unreadable("it refers to something that is not a tensor's storage")
+
+
+def _pairs(arguments: object) -> int:
+    """How many items a constructor would copy: each is work and memory, however often the same list is given."""
+    return sum(len(each) for each in arguments if isinstance(each, list)) if isinstance(arguments, tuple) else 0
 
 
 def _constructed(function: object, arguments: object) -> object:

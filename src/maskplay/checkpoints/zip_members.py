@@ -46,10 +46,10 @@ class ZipMembers:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.file = MappedFile(path)
         self.members = _directory(self.file)
-        unpacked = sum(member.size for member in self.members.values() if member.method != _STORED)
-        if unpacked > _MAX_GAIN * self.file.size + _SMALL:
+        self.unpacked = sum(member.size for member in self.members.values() if member.method != _STORED)
+        if self.unpacked > _MAX_GAIN * self.file.size + _SMALL:
             raise CheckpointError(
-                f"{self.file.path}: {self.file.size} bytes would unpack to {unpacked}: refused as a zip bomb"
+                f"{self.file.path}: {self.file.size} bytes would unpack to {self.unpacked}: refused as a zip bomb"
             )
 
     def offset(self, name: str) -> int:

@@ -41,7 +41,7 @@ from maskplay.cli.recipe import (
     settle,
 )
 from maskplay.cli.tensorboard import EventFile
-from maskplay.corpus.places import stem
+from maskplay.corpus.places import check_field, holds_json
 from maskplay.errors import UserError
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
@@ -330,12 +330,13 @@ def two_fields(field: str) -> tuple[str, str]:
 
 def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
     """Blank lines and the ends of files end a document; every JSON line is one."""
+    check_field(files, field)
     for path in files:
-        if stem(path).endswith(".jsonl"):
+        if holds_json(path):
             yield from (text.split("\n") for text in corpus.records([path], field))
             continue
         found: list[str] = []
-        for line in corpus.lines([path], field):
+        for line in corpus.lines([path]):
             if line.strip():
                 found.append(line)
             elif found:

@@ -76,6 +76,8 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     if rising + max(recipe["decay"], 0) > recipe["steps"]:
         found = f"{rising} of warmup" + (f" and {recipe['decay']} of decay" if recipe["decay"] >= 0 else "")
         raise UserError(f"warmup: expected no more steps than the run has, {recipe['steps']}; found {found}")
+    if recipe["steps"] % recipe["accumulate"]:
+        raise UserError(f"steps: expected a multiple of accumulate, {recipe['accumulate']}; found {recipe['steps']}")
     if recipe["seed"] >= 2**32:
         raise UserError(f"seed: expected less than 4294967296, found {recipe['seed']}")
     if not 0 < recipe["learning_rate"] < math.inf:

@@ -25,6 +25,7 @@ from maskplay.storage import new_file
 from maskplay.text.words import jieba
 from maskplay.words import counting, found
 from maskplay.words.reader import Progress as Tell
+from maskplay.words.segmenting import JOINS
 
 ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -32,7 +33,7 @@ app = typer.Typer(help="Find and count words in raw text, cut it into words.", r
 
 SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
 FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
-WORKERS = typer.Option(1, min=1, help="Threads; processes with --cluster local.")
+WORKERS = typer.Option(1, min=1, help="Threads; processes with --words, --agree or --cluster local.")
 CLUSTER = typer.Option(None, help="Count on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
 MEMORY = typer.Option(None, help="Most memory of this process, 1G say; beyond it files are used.")
 FOLDER = typer.Option(None, help="For files meanwhile; default beside --out. A cluster shares it; a URL will do.")
@@ -75,7 +76,7 @@ def discover(
     """Find the words of a corpus, the most frequent first."""
     found.checked_ending(out, found.FORMATS)
     _not_read(out, sources, known, agree)
-    thresholds = _numbers(cohesion)
+    thresholds = _numbers(cohesion, "--cohesion")
     if agree:
         _readable_again("--agree", sources)
     by = words.load_segmenter(agree) if agree else None
@@ -126,7 +127,7 @@ def count(
     """Count characters, n-grams of them, or words, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
     _not_read(out, sources, by)
-    tokenizer = None if by is None else jieba if by == "jieba" else words.load_segmenter(by)
+    tokenizer = None if by is None else _jieba if by == "jieba" else words.load_segmenter(by)
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
@@ -135,7 +136,8 @@ def count(
             where["folder"] = folder or out.parent
         counts = words.count(sources, **what, min_count=min_count, field=field, **where, progress=tell)
         counts.write(out)
-    _console().print(f"{len(counts):,} different, {counts.total:,} in all: {out}")
+    kept = f", each at least {min_count} times" if min_count > 1 else ""
+    _console().print(f"{len(counts):,} different, {counts.total:,} in all{kept}: {out}")
 
 
 @app.command()
@@ -145,11 +147,12 @@ def lm(
     order: int = typer.Option(4, min=2, help="Characters of the longest n-grams."),
     min_count: int = typer.Option(2, min=1, help="Leave out rarer n-grams of three and more characters."),
     field: str = FIELD,
-    workers: int = WORKERS,
+    workers: int = typer.Option(1, min=1, help="Threads."),
 ) -> None:
     """Train a character n-gram model (modified Kneser-Ney), for `segment` and for others: an ARPA file."""
     found.checked_ending(out, (".arpa",))
     _not_read(out, sources)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         options = {"order": order, "min_count": min_count, "field": field, "workers": workers}
         model = words.train_ngrams(sources, **options, progress=tell)
@@ -163,6 +166,9 @@ def segment(
     sources: list[str] = SOURCES,
     model: Path | None = typer.Option(None, help="A character n-gram model, .arpa."),
     vocab: Path | None = typer.Option(None, help="Instead of it words and counts, .tsv or .txt, as discover writes."),
+    joins: str | None = typer.Option(
+        None, help="With --model: factors for a word's second, third, … character; default .25,.003,.01,.001."
+    ),
     em: int = typer.Option(0, min=0, help="Rounds in which the counts of --vocab are fitted to the text first."),
     out: Path | None = typer.Option(None, help="The file to write; default standard output."),
     field: str = FIELD,
@@ -171,14 +177,17 @@ def segment(
     """Cut each line into words, with one space between two."""
     if (model is None) == (vocab is None) or em and model:
         raise UserError("expected either --model or --vocab; --em goes with --vocab")
+    if joins is not None and vocab:
+        raise UserError("--joins goes with --model: it is for words cut by an n-gram model")
+    factors = JOINS if joins is None else _numbers(joins, "--joins")
     if em:
         _readable_again("--em", sources)
     if out is not None:
         _not_read(out, sources, model, vocab)
-    by: words.NgramModel | words.Vocabulary
+    by: words.NgramSegmenter | words.Vocabulary
     with _progress(out or STDIN) as tell:
         if vocab is None:
-            by = words.read_arpa(cast(Path, model))
+            by = words.NgramSegmenter(words.read_arpa(cast(Path, model)), factors)
         else:
             by = words.Vocabulary(words.read_vocabulary(vocab))
             for step in range(em):
@@ -203,6 +212,7 @@ def contrast(
     """Find the words that one corpus uses more than another."""
     found.checked_ending(out, (".tsv",))
     _not_read(out, [str(field), str(general)])
+    out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out):
         rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
         words.write_contrast(rows, out)
@@ -223,11 +233,16 @@ def _readable_again(option: str, sources: list[str]) -> None:
             raise UserError(f"{option}: expected files, which can be read again, found {found}")
 
 
-def _numbers(text: str) -> list[float]:
+def _jieba(line: str) -> list[str]:
+    """Its words without white space, as our own segmenters' are counted."""
+    return [word for word in jieba(line) if not word.isspace()]
+
+
+def _numbers(text: str, option: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise UserError(f"--cohesion: expected numbers with commas between, found {text!r:.40}") from None
+        raise UserError(f"{option}: expected numbers with commas between, found {text!r:.40}") from None
 
 
 def _console() -> Console:

@@ -190,6 +190,18 @@ def stem(path: Path) -> str:
     return (path.stem if packing(path) else path.name).lower()
 
 
+def holds_json(path: Path) -> bool:
+    """Whether its name says that each of its lines is a JSON object."""
+    return stem(path).endswith((".jsonl", ".ndjson"))
+
+
+def check_field(paths: Sequence[Path], field: str) -> None:
+    """Refuse a field of JSON lines where no file holds any: `UserError`."""
+    if field != "text" and not any(map(holds_json, paths)):
+        found = "standard input is read as text" if paths[0] == STDIN else f"found {name_of(paths[0])}"
+        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl or .ndjson; {found}")
+
+
 def name_of(path: Path) -> str:
     """As an error calls it."""
     return "standard input" if path == STDIN else str(path)

@@ -17,11 +17,12 @@ from maskplay.corpus.places import (
     Part,
     Sources,
     are_places,
+    check_field,
     files_of,
+    holds_json,
     name_of,
     opened,
     packing,
-    stem,
     zstd,
 )
 from maskplay.errors import DataError, UserError
@@ -36,10 +37,10 @@ def lines(sources: Sources, field: str = "text") -> Iterator[str]:
     """Every line, without its end (LF or CRLF); blank lines are "".
 
     Args:
-        sources: places as for `paths`, read by their endings: `.gz`, `.xz` and `.zst` are unpacked, `.jsonl` holds an
-            object a line, anything else is text, UTF-8 with or without a byte-order mark. Or any other iterable of
-            strings, a generator say: the texts themselves. (A *list* of strings names places; wrap one of texts in
-            `iter`.)
+        sources: places as for `paths`, read by their endings: `.gz`, `.xz` and `.zst` are unpacked, `.jsonl` and
+            `.ndjson` hold an object a line, anything else is text, UTF-8 with or without a byte-order mark. Or any
+            other iterable of strings, a generator say: the texts themselves. (A *list* of strings names places; wrap
+            one of texts in `iter`.)
         field: of a JSON line, which string is the text.
 
     Raises:
@@ -72,11 +73,12 @@ def blocks(sources: Sources, field: str = "text", size: int = SIZE) -> Iterator[
     if not are_places(sources):
         yield from _gathered(_checked(cast(Iterable[Any], sources)), size)
         return
-    for part in files_of(sources):
-        if stem(part.path).endswith(".jsonl"):
+    files = files_of(sources)
+    if all(part.stop is None and not part.start for part in files):  # parts of files, each for itself, are believed
+        check_field([part.path for part in files], field)
+    for part in files:
+        if holds_json(part.path):
             yield from _gathered(_json_texts(part, field, size), size)
-        elif part.path == STDIN and field != "text":
-            raise UserError(f"field: {field!r:.40} is looked for in files .jsonl; standard input is read as text")
         else:
             yield from _texts(part, size)
 
@@ -121,7 +123,7 @@ def pairs(sources: Sources, fields: tuple[str, str] = ("text", "text2")) -> Iter
         [('怎么退货', '如何退货')]
     """
     for part in files_of(sources):
-        if stem(part.path).endswith(".jsonl"):
+        if holds_json(part.path):
             rows = _json_rows(part, fields, SIZE)
         else:
             each = enumerate(_joined(_texts(part, SIZE), JSON_LINE))

@@ -94,7 +94,7 @@ class Embedding(keras.layers.Layer):
                 if length is not None and longest is not None and length > longest:
                     raise UserError(
                         f"expected at most {longest} tokens (the model's positions), found {length}: cut the text, or "
-                        "load the checkpoint with position='hierarchical'"
+                        "load the checkpoint with position='hierarchical', or with more max_positions"
                     )
                 positions = ops.arange(ops.shape(tokens)[1])
             where = self.position(positions + self.config.first_position)

@@ -52,7 +52,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a rule can be executed without losing anything.
+    """How a rule can be executed without losing anything. The encoder makes use of "full" and "causal".
 
     Attributes:
         kind: "full" (nothing is hidden), "causal" (plainly causal, a fused kernel may be told so), "blocks" (local,

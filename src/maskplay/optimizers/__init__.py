@@ -17,9 +17,10 @@ from maskplay.optimizers.parameter_rates import ParameterRates
 from maskplay.optimizers.schedules import MicroStepSchedule, PiecewiseLinear, WithoutBiasCorrection
 from maskplay.optimizers.tiger import Tiger
 from maskplay.optimizers.warmup import adamw, lamb, muon
-from maskplay.optimizers.wrapper import OptimizerWrapper
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper
 
 __all__ = [
+    "GAINS_AND_BIASES",
     "Average",
     "LayerAdaptation",
     "LazyRows",

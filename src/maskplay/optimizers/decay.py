@@ -41,8 +41,10 @@ def exclude_from_decay(
     excluded = [variable for variable in model.trainable_variables if variable.path in paths]
     if len(excluded) == len(model.trainable_variables):  # under PyTorch Keras would fail later, without saying why
         raise UserError(f"exclude_from_decay: {patterns} leave nothing to decay; drop weight_decay=")
-    if not optimizer.built and any(isinstance(each, keras.optimizers.MultiOptimizer) for each in chain(optimizer)):
-        optimizer.build(model.trainable_variables)  # a MultiOptimizer knows its parts only then
+    for each in [*chain(optimizer)]:
+        # It knows its parts only then; wrappers around it wait: they note what the weights are when training begins.
+        if isinstance(each, keras.optimizers.MultiOptimizer) and not each.built:
+            each.build(model.trainable_variables)
     for each in leaves(optimizer):  # wrappers pass it on; a MultiOptimizer does not
         own = {id(variable) for variable in each._trainable_variables} if each.built else {0}
         if each.weight_decay and own <= {id(variable) for variable in excluded}:

@@ -10,11 +10,9 @@ from keras import ops
 
 from maskplay.errors import UserError
 from maskplay.optimizers.schedules import Modified, WithoutBiasCorrection
-from maskplay.optimizers.wrapper import OptimizerWrapper, leaves, paths_matching, snapshot, within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, paths_matching, snapshot, within
 
 __all__ = ["LayerAdaptation"]
-
-GAINS_AND_BIASES = ("(^|/)(bias|gamma|beta|scale)$",)
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -46,7 +44,7 @@ class LayerAdaptation(OptimizerWrapper):
     def __init__(
         self,
         inner: keras.optimizers.Optimizer,
-        exclude: str | Sequence[str] = GAINS_AND_BIASES,
+        exclude: str | Sequence[str] = (GAINS_AND_BIASES,),
         limits: tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:

@@ -1,5 +1,6 @@
 """Tiger: the sign of the momentum, at a rate that fits each weight's size. One slot per weight."""
 
+import re
 from typing import Any
 
 import keras
@@ -7,11 +8,10 @@ from keras import ops
 
 from maskplay import _backend
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, within
 
 __all__ = ["Tiger"]
 
-VECTORS = ("bias", "beta", "gamma")
 SMALLEST = 1e-3  # of the size; weights that begin as 0 would never leave it
 
 
@@ -20,8 +20,8 @@ class Tiger(keras.optimizers.Optimizer):
     """m ← beta m + (1 - beta) g, then θ ← θ - rate · size · (sign(m) + weight_decay θ).
 
     The size is the root mean square of θ, for embeddings that of each row, and never below 0.001 (the post has no such
-    bound). Biases, betas and gammas, told by their names, have the size 0.5 and no decay. On a step where a weight's
-    gradient is not finite its momentum waits, and the weight shrinks by a hundredth towards 0, a gamma towards 1.
+    bound). Gains and biases, told by their names, have the size 0.5 and no decay. On a step where a weight's
+    gradient is not finite its momentum waits, and the weight shrinks by a hundredth towards 0, a gain towards 1.
     Source: kexue.fm/archives/9512; its accumulation without a buffer is here Keras' own, with one.
 
     Args:
@@ -67,7 +67,8 @@ class Tiger(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         at = self._get_variable_index(variable)
-        momentum, name = self._momentums[at], self._paths[at].split("/")[-1]
+        momentum, path = self._momentums[at], self._paths[at]
+        vector = re.search(GAINS_AND_BIASES, path)
         gradient = ops.cast(_backend.dense(gradient), variable.dtype)
         weight = ops.convert_to_tensor(variable)
         finite = ops.all(ops.isfinite(gradient))
@@ -75,11 +76,11 @@ class Tiger(keras.optimizers.Optimizer):
         moved = self.beta * momentum.value + (1 - self.beta) * ops.where(finite, gradient, 0)
         moved = ops.where(finite, moved, momentum.value)
         size, decay = 0.5, 0.0
-        if name not in VECTORS:
-            size = self._size(weight, rows="embedding" in name)
+        if not vector:
+            size = self._size(weight, rows="embedding" in path.split("/")[-1])
             decay = (self.weight_decay or 0.0) if self._use_weight_decay(variable) else 0.0
         step = ops.cast(learning_rate, variable.dtype) * size * (ops.sign(moved) + decay * weight)
-        rest = 1.0 if name == "gamma" else 0.0
+        rest = 1.0 if vector and vector["name"] in ("gamma", "scale") else 0.0
         new = ops.where(finite, weight - step, (weight - rest) * self.shrink + rest)
         self.assign(momentum, moved)
         self.assign(variable, new)

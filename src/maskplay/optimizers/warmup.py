@@ -3,8 +3,8 @@
 Each takes the highest learning rate, the batches of the whole training, and for how many of them the rate rises
 (default a tenth). It then falls to 0 along a cosine (arXiv:1608.03983), or, where `decay` says in how many batches,
 stays and falls in a straight line at the end (arXiv:2404.06395): until then nothing depends on how long the training
-will be. Norms and biases do not decay, gradients are clipped to 1. (Keras saves no exclusions from decay with an
-optimizer: after loading a model, `model.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`.)
+will be. Gains and biases do not decay, gradients are clipped to 1. (Keras saves no exclusions from decay with an
+optimizer: after loading a model, `exclude_from_decay(model.optimizer, model, GAINS_AND_BIASES)`.)
 """
 
 import sys
@@ -15,12 +15,12 @@ from maskplay.errors import UserError
 from maskplay.optimizers.layer_adaptation import LayerAdaptation
 from maskplay.optimizers.muon import Muon
 from maskplay.optimizers.schedules import PiecewiseLinear
-from maskplay.optimizers.wrapper import within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, within
 
 __all__ = ["adamw", "lamb", "muon"]
 
 WARM_UP = 0.1  # of all steps
-STILL = [r"(^|/)(bias|gamma|beta)(:\d+)?$"]  # do not decay; a name, under TensorFlow a path
+SCORES = [r"(^|/)(lm/output|rtd/output|nsp/dense|classifier)/"]  # the last layers are AdamW's
 
 
 def adamw(
@@ -33,19 +33,21 @@ def adamw(
         steps: batches of the whole training.
         warmup: batches on the way up; None = a tenth.
         decay: batches of a straight fall at the end, before which the rate stays; None = a cosine from the highest on.
-        accumulate: of how many batches the mean gradient is one step of the weights; `steps` still counts batches.
+        accumulate: of how many batches the mean gradient is one step of the weights; `steps` still counts batches, and
+            is a multiple of it.
 
     Raises:
-        UserError: a rate below 0, no steps, or warm-up and decay that are longer than the training or below 0.
+        UserError: a rate below 0, no steps, steps that are no multiple of accumulate, or warm-up and decay that are
+            longer than the training or below 0.
 
     Example:
         >>> optimizer = adamw(1e-3, steps=100)
         >>> float(optimizer.learning_rate)  # before the first step
         0.0
     """
-    schedule, together = _rising(rate, steps, warmup, decay), _together(accumulate)
+    schedule, together = _rising(rate, steps, warmup, decay), _together(accumulate, steps)
     made = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0, **together)
-    made.exclude_from_weight_decay(var_names=STILL)
+    made.exclude_from_weight_decay(var_names=[GAINS_AND_BIASES])
     return made
 
 
@@ -68,21 +70,27 @@ def muon(
 ) -> keras.optimizers.Optimizer:
     """Muon for the kernels, AdamW for all the rest: the fewest steps where they are dear, at rates of some 3e-3.
 
+    The rest are vectors, embeddings, and kernels that give scores.
+
     Arguments and errors are those of `adamw`. Source: Jordan 2024 (kellerjordan.github.io/posts/muon).
 
     Example:
         >>> float(muon(3e-3, steps=100, warmup=0).learning_rate) <= 3.1e-3
         True
     """
-    schedule, together = _rising(rate, steps, warmup, decay), _together(accumulate)
-    made = Muon(schedule, weight_decay=0.1, adam_weight_decay=0.01, global_clipnorm=1.0, **together)
-    made.exclude_from_weight_decay(var_names=STILL)
+    schedule, together = _rising(rate, steps, warmup, decay), _together(accumulate, steps)
+    made = Muon(
+        schedule, weight_decay=0.1, adam_weight_decay=0.01, global_clipnorm=1.0, exclude_layers=SCORES, **together
+    )
+    made.exclude_from_weight_decay(var_names=[GAINS_AND_BIASES])
     return made
 
 
-def _together(accumulate: int) -> dict[str, int]:
+def _together(accumulate: int, steps: int) -> dict[str, int]:
     if not isinstance(accumulate, int) or accumulate < 1:
         raise UserError(f"accumulate: expected a number of batches from 1 on, found {accumulate!r}")
+    if steps % accumulate:  # the last batches would change nothing
+        raise UserError(f"steps: expected a multiple of accumulate, {accumulate}; found {steps}")
     return {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
 
 

@@ -18,7 +18,10 @@ from keras import ops
 from maskplay import _backend
 from maskplay.errors import UserError
 
-__all__ = ["OptimizerWrapper"]
+__all__ = ["GAINS_AND_BIASES", "OptimizerWrapper"]
+
+# In the paths of Keras' layers and ours (gamma_kernel is a kernel); TensorFlow may add :0.
+GAINS_AND_BIASES = r"(^|[/_])(?P<name>bias|gamma|beta|scale)(:\d+)?$"
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -101,11 +104,14 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         def slot(variable: keras.Variable) -> keras.Variable | None:
             if getattr(variable, "overwrite_with_gradient", False):
                 return None
-            # A copy: two JAX variables that share a buffer cannot both be donated to a compiled step.
-            start = lambda shape, dtype=None: ops.cast(snapshot(variable), dtype)  # noqa: E731
-            return self.add_variable_from_reference(variable, name=name, initializer=start)
+            made = self.add_variable_from_reference(variable, name=name)
+            # A copy: two JAX variables that share a buffer cannot both be donated to a compiled step. And no
+            # initializer, which Keras would compile for large weights on several devices, with the weight in it.
+            made.assign(ops.cast(snapshot(variable), made.dtype))
+            return made
 
-        return [slot(variable) for variable in self._trainable_variables]
+        with _backend.untraced():
+            return [slot(variable) for variable in self._trainable_variables]
 
     # What Keras calls
 

@@ -250,11 +250,12 @@ class Rows:
         found = []
         for place in range(first, first + count):
             time, at = divmod(place, len(self.packed))
-            if time not in self._drawn:
-                if len(self._drawn) > 1:
-                    self._drawn.pop(min(self._drawn))
-                self._drawn[time] = np.random.default_rng([self.seed, time]).permutation(len(self.packed))
-            found.append(self._drawn[time][at])
+            order = self._drawn.get(time)
+            if order is None:
+                order = np.random.default_rng([self.seed, time]).permutation(len(self.packed))
+                # The last two are kept; several threads may ask, so nothing is taken out of this one.
+                self._drawn = {**dict([*self._drawn.items()][-1:]), time: order}
+            found.append(order[at])
         return np.array(found, "int64")
 
     def pieces(self, row: int) -> list[Part]:

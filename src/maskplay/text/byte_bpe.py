@@ -23,7 +23,16 @@ from maskplay.text.forms import GPT2, PLAIN, ROBERTA, Form
 from maskplay.text.kind import check_new, foreign, kept
 from maskplay.text.merges import closure
 from maskplay.text.rust import RustKind
-from maskplay.text.vocabulary import Added, RustFile, flag, in_order, read_lines, read_settings, with_roles
+from maskplay.text.vocabulary import (
+    Added,
+    RustFile,
+    added_entries,
+    flag,
+    in_order,
+    read_lines,
+    read_settings,
+    with_roles,
+)
 
 # A byte that prints stands for itself; the others follow from U+0100 on, in order.
 PRINTING = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -144,21 +153,14 @@ def read_pair(vocab_path: Path, merges_path: Path, form: Form | None = None) -> 
     settings = read_settings(vocab_path.parent)
     vocab = read_json(vocab_path)
     added = []
-    for i, entry in _added(settings):
-        if isinstance(entry.get("content"), str) and i.isdecimal() and len(i) < 10 and entry["content"] not in vocab:
-            vocab[entry["content"]] = int(i)
-        if not entry.get("special") and entry.get("content") in vocab:
-            added.append(Added(entry["content"], bool(entry.get("single_word")), False))
+    for token, (i, entry) in added_entries(settings, {}).items():
+        vocab.setdefault(token, i)
+        if not entry.get("special"):
+            added.append(Added(token, bool(entry.get("single_word")), False))
     tokens = in_order(vocab, f"{vocab_path}")
     form = with_roles(guessed(tokens), settings, tokens) if form is None else form
     prefix_space = flag(settings, "add_prefix_space", False, config)
     return ByteBPE(tokens, form, tuple(added), read_merges(merges_path), prefix_space)
-
-
-def _added(settings: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-    entries = settings.get("added_tokens_decoder")
-    entries = entries if isinstance(entries, dict) else {}
-    return [(i, entry) for i, entry in entries.items() if isinstance(entry, dict)]
 
 
 def guessed(tokens: Iterable[str]) -> Form:

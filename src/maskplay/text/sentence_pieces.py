@@ -39,6 +39,7 @@ from maskplay.text.vocabulary import VOCAB_TOKENS, flag, read_bytes, read_settin
 
 UNIGRAM, BPE = 1, 2
 SENTINEL = re.compile(f"{SPACE}?<extra_id_[0-9]+>")
+FAIRSEQ = "sentencepiece.bpe.model"  # the name that transformers gives to models of XLM-R, mBART and the like
 SENTINELS = 100  # what T5 has beyond its model file, unless the file or its settings say otherwise
 
 
@@ -336,6 +337,8 @@ def _guessed(tokens: Sequence[str], settings: dict[str, Any], where: str) -> For
     """ALBERT's, T5's or LLaMA's form, by the tokenizer's class or by the special tokens that are there."""
     known = set(tokens)
     named = str(settings.get("tokenizer_class") or "").removesuffix("Fast").replace("MT5", "T5")
+    if not named and Path(where).name == FAIRSEQ:  # XLM-R's, whose ids are not the model's own
+        named = "XLMRobertaTokenizer"
     for form in (ALBERT, LLAMA, T5) if "<s>" in known else (ALBERT, T5, LLAMA):
         fits = form.saved_as == named if named else not {"<cls>", "<mask>"} & known
         if fits and known.issuperset(form.specials):

@@ -84,6 +84,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def added_entries(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Added tokens by name, with id and flags: those of tokenizer_config.json, and of the older added_tokens.json."""
+    named = settings.get("additional_special_tokens")
+    named = named if isinstance(named, list) else []
+    named = [each.get("content") if isinstance(each, dict) else each for each in named]
+    found = {token: (i, {"special": token in named}) for token, i in later.items() if isinstance(i, int)}
+    entries = settings.get("added_tokens_decoder")
+    for i, entry in entries.items() if isinstance(entries, dict) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and i.isdecimal() and len(i) < 10:
+            found[entry["content"]] = int(i), entry
+    return found
+
+
 def flag(settings: dict[str, Any], name: str, default: bool, path: Path) -> bool:
     """A true-or-false setting."""
     value = settings.get(name, default)

@@ -17,13 +17,13 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from maskplay.errors import UserError
-from maskplay.storage import write_atomically
+from maskplay.storage import read_json, write_atomically
 from maskplay.text.characters import is_asian, is_punctuation, spaced, without_surrogates
 from maskplay.text.forms import BERT
 from maskplay.text.kind import Flat, Pieces, kept
 from maskplay.text.rust import RustKind
 from maskplay.text.table import Table
-from maskplay.text.vocabulary import Added, RustFile, read_lines, read_settings
+from maskplay.text.vocabulary import Added, RustFile, added_entries, read_lines, read_settings
 
 PIECE = "##"  # marks a piece that continues a word
 WORD_LIMIT = 100  # characters; BERT reads a longer word as [UNK]
@@ -166,7 +166,18 @@ def read_google(path: Path) -> WordPiece:
     settings = read_settings(path.parent)
     settings.setdefault("do_lower_case", not any(map(_has_capital, tokens)))
     config = path.with_name("tokenizer_config.json")
-    return WordPiece(tuple(tokens), BERT, (), *_case(settings, "do_lower_case", ["tokenize_chinese_chars"], config))
+    case = _case(settings, "do_lower_case", ["tokenize_chinese_chars"], config)
+    later = path.with_name("added_tokens.json")
+    more = added_entries(settings, read_json(later) if later.is_file() else {})
+    new = {token: i for token, (i, _) in more.items() if token not in set(tokens)}
+    tokens += sorted(new, key=lambda token: new[token])
+    if wrong := [token for i, token in enumerate(tokens) if new.get(token, i) != i]:
+        raise UserError(f"{path}: the added token {wrong[0]!r} has the id {new[wrong[0]]}, expected those that follow")
+    own = {token: entry for token, (_, entry) in more.items() if token not in BERT.specials}
+    added = [Added(token, bool(entry.get("single_word")), entry.get("normalized") is not False)
+             for token, entry in own.items() if not entry.get("special")]  # fmt: skip
+    others = tuple(token for token, entry in own.items() if entry.get("special"))
+    return WordPiece(tuple(tokens), BERT.but(others=others), tuple(added), *case)
 
 
 def read_vocab(path: Path) -> list[str]:
@@ -193,7 +204,8 @@ def from_rust(file: RustFile) -> WordPiece:
             raise UserError(f"{path}: {key}: expected {expected!r}, found {model.get(key)!r}")
     tokens = file.tokens(model.get("vocab"))
     case = _case(file.normalizer, "lowercase", ["handle_chinese_chars", "clean_text"], path)
-    return WordPiece(tokens, BERT, file.added, *case)
+    others = tuple(name for name in file.specials if name not in BERT.specials)
+    return WordPiece(tokens, BERT.but(others=others), file.added, *case)
 
 
 def _case(settings: dict[str, Any], name: str, needed: Sequence[str], path: Path) -> tuple[bool, bool | None]:

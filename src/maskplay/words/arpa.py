@@ -10,12 +10,14 @@ import re
 from array import array
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
-from maskplay.errors import DataError
+from maskplay.corpus.places import packing
+from maskplay.errors import DataError, UserError
 from maskplay.storage import new_file
 from maskplay.words.ngram_model import BITS, END, NOWHERE, START, UNKNOWN, Level, NgramModel
 
@@ -34,7 +36,10 @@ def write_arpa(model: NgramModel, path: str | os.PathLike[str]) -> None:
 
     Args:
         model: the model.
-        path: any name.
+        path: any name but that of a packed file.
+
+    Raises:
+        UserError: the name ends in .gz, .xz or .zst.
 
     Example:
         >>> import tempfile
@@ -45,6 +50,8 @@ def write_arpa(model: NgramModel, path: str | os.PathLike[str]) -> None:
         >>> path.read_text("utf-8").splitlines()[:5]
         ['\\\\data\\\\', 'ngram 1=7', 'ngram 2=5', 'ngram 3=0', 'ngram 4=0']
     """
+    if ending := packing(Path(path)):
+        raise UserError(f"{os.fspath(path)}: a model is written as text; expected a name without {ending}")
     symbols = np.array(model.symbols, dtype=object)
     with new_file(path) as file:
         counts = "".join(f"ngram {n}={len(level.keys)}\n" for n, level in enumerate(model.levels, 1))
@@ -106,7 +113,7 @@ class _Reading:
                 raise self._fault(f"a line of at most {LINE} characters", held)
 
     def _fault(self, expected: str, found: str, number: int = 0) -> DataError:
-        return DataError(f"{self.path}, line {number or self.number}: expected {expected}, found {found!r:.60}")
+        return DataError(f"{self.path}, line {max(1, number or self.number)}: expected {expected}, found {found!r:.60}")
 
     def _filled(self) -> str:
         """The next line that is not blank; "" at the end."""

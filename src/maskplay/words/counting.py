@@ -80,7 +80,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """How many were counted in all."""
+        """How often they occur together; what `min_count` left out does not count."""
         return int(self.count.sum())
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -128,7 +128,8 @@ def count(
 
     Args:
         sources: files, folders, patterns, or texts; see `maskplay.corpus.lines`.
-        n: characters of an n-gram; all characters count, none reaches over a line end. From 1 on, as far as n ids of
+        n: characters of an n-gram; all characters count, none reaches over a line end (or over half a surrogate pair,
+            which Python's texts may hold and files do not). From 1 on, as far as n ids of
             the corpus' different characters fit 64 bits: 4 always, 5 up to 4,095 characters.
         tokenizer: instead of n: a function from a line without its end to its words.
         min_count: leave out what is rarer.
@@ -224,9 +225,12 @@ def _count_words(
     if workers == 1 and not groups:
         work, items = partial(_words_of_lines, tokenizer), [corpus.lines(sources, field)]
     found: Counter[str] = Counter()
-    for step, some in enumerate(parallel_map(work, items, workers, start_method=start_method)):
+    step = 0
+    for step, some in enumerate(parallel_map(work, items, workers, start_method=start_method), 1):
         found.update(some)
-        tell("counting", step + 1, max(step + 1, len(groups)))
+        tell("counting", step, len(groups) or step + 1)  # how many batches come nobody knows
+    if not groups:
+        tell("counting", step, step)
     rows = sorted((-count, text) for text, count in found.items() if count >= least)
     texts = [text for _, text in rows]
     return Counts(np.array([-count for count, _ in rows], np.int64), lambda start, stop: texts[start:stop])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
+from maskplay.corpus.places import stem
 from maskplay.errors import MissingExtra, UserError
 from maskplay.words import original
 from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, Budget
@@ -223,7 +224,7 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
         return {*known.word.tolist()}
     if isinstance(known, (str, os.PathLike)):
         words = [line.split()[0] for line in corpus.lines(known) if line.strip()]
-        header = words[:1] == ["word"] and Path(known).suffix.lower() == ".tsv"  # of what `Found.write` writes
+        header = words[:1] == ["word"] and stem(Path(known)).endswith(".tsv")  # of what `Found.write` writes
         return {*words[header:]}
     if not isinstance(known, Iterable):
         raise UserError(f"known: expected words or a file of them, found {known!r:.60}")

@@ -117,6 +117,8 @@ def _here(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
 
 
 def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, start_method: str | None) -> Iterator[Out]:
+    if start_method not in (known := [None, *multiprocessing.get_all_start_methods()]):
+        raise UserError(f"start_method: expected one of {', '.join(map(str, known))}, found {start_method!r:.40}")
     context: Any = multiprocessing.get_context(start_method)
     pipes: list[Connection] = []
     team: dict[Connection, Any] = {}  # the process at the other end

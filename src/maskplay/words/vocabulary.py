@@ -32,7 +32,8 @@ class Vocabulary(Segmenter):
     Args:
         counts: how often each word occurs, numbers above 0. Words with anything but Chinese characters in them are
             passed over: letters and digits stay together anyway.
-        unknown: natural log of the probability of a character that is no word; default as if half of one had been seen.
+        unknown: natural log of the probability of a character that is no word; default as if half of one had been seen
+            (where counts are shares, which add up to 1, half of the rarest word).
 
     Attributes:
         counts: those that are used.
@@ -53,8 +54,10 @@ class Vocabulary(Segmenter):
         for word, count in self.counts.items():
             if not 0 < count < MOST_COUNTED:
                 raise UserError(f"the vocabulary: expected counts above 0, found {count} of {word!r:.40}")
-        total = math.log(math.fsum(self.counts.values()))
-        self.unknown = math.log(HALF) - total if unknown is None else unknown
+        whole = math.fsum(self.counts.values())
+        total = math.log(whole)
+        least = math.log(min(self.counts.values())) if whole < 1.5 else 0.0  # shares add up to one
+        self.unknown = math.log(HALF) + least - total if unknown is None else unknown
         symbols = sorted(set("".join(self.counts)))
         if len(symbols) > MOST:
             raise UserError(f"the vocabulary: expected at most {MOST} different characters, found {len(symbols)}")
