@@ -139,6 +139,7 @@ def test_segment_with_factors(capfd, text, model, tmp_path):
         (["--model", model, "--joins", "1"], "joins: expected at least two numbers above 0, found (1.0,)"),
         (["--vocab", text, "--joins", "1,1"], "--joins goes with --model"),
     ):
+        capfd.readouterr()
         assert told in fault(capfd, "words", "segment", text, *option)
 
 

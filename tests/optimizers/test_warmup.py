@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import maskplay as mp
 from maskplay.errors import UserError
 from maskplay.optimizers import adamw, lamb, muon
 
@@ -89,16 +90,16 @@ def test_only_whole_names_are_spared() -> None:
     assert still == [True] * 6 + [False] * 2
 
 
-def test_muon_leaves_the_last_layer_to_adamw() -> None:
-    layers = [keras.layers.Layer(name=name) for name in ("lm", "output", "classifier", "feed")]
-    paths = {"lm/output/kernel": layers[0], "classifier/kernel": layers[2], "feed/kernel": layers[3]}
-    weights = []
-    for path in paths:
-        with keras.name_scope(path.rpartition("/")[0]):
-            weights.append(keras.Variable(np.ones((2, 3)), name="kernel"))
+def test_muon_leaves_scores_to_adamw() -> None:
+    llama = mp.families.family("llama").config
+    network = mp.LanguageModel(llama.but(vocab_size=9, hidden_size=8, num_layers=1, num_heads=2), ["lm"])
+    network.build()
     optimizer = muon(0.1, 2)
-    optimizer.build(weights)
-    assert [velocity is not None for velocity in optimizer.adam_velocities] == [True, True, False]
+    optimizer.build(network.trainable_variables)
+    velocities = dict(zip([weight.path for weight in network.trainable_variables], optimizer.adam_velocities))
+    by_muon = {path.rpartition("encoder/")[2] for path, velocity in velocities.items() if velocity is None}
+    assert "block_0/feed/inner/kernel" in by_muon and "block_0/attention/query/kernel" in by_muon
+    assert velocities["language_model/lm/output/kernel"] is not None
 
 
 @pytest.mark.parametrize("made", [adamw, muon])

@@ -66,7 +66,8 @@ def test_words_of_a_tokenizer(tmp_path, monkeypatch, workers, form):
         sources, tokenizer=split, min_count=2, workers=workers, progress=lambda *step: told.append(step)
     )
     assert list(counts) == ordered(expected, 2) and counts.total > 1000
-    assert [done for _, done, _ in told] == list(range(1, len(told) + 1))
+    assert [*dict.fromkeys(done for _, done, _ in told)] == list(range(1, told[-1][1] + 1))
+    assert [done == of for _, done, of in told] == [False] * (len(told) - 1) + [True]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

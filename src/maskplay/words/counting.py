@@ -225,11 +225,11 @@ def _count_words(
     if workers == 1 and not groups:
         work, items = partial(_words_of_lines, tokenizer), [corpus.lines(sources, field)]
     found: Counter[str] = Counter()
-    step = 0
+    step, parts = 0, len(groups) if items is groups else 0  # how many batches will come nobody knows
     for step, some in enumerate(parallel_map(work, items, workers, start_method=start_method), 1):
         found.update(some)
-        tell("counting", step, len(groups) or step + 1)  # how many batches come nobody knows
-    if not groups:
+        tell("counting", step, parts or step + 1)
+    if not parts:
         tell("counting", step, step)
     rows = sorted((-count, text) for text, count in found.items() if count >= least)
     texts = [text for _, text in rows]
