@@ -66,7 +66,7 @@ def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None
 
 def test_the_recipes_are_recipes() -> None:
     recipes = [settle(path, {}) for path in sorted(SCRIPTS.glob("recipe*.toml"))]
-    assert [recipe["model"] for recipe in recipes] == ["", "zh-small", "zh-small-2"]
+    assert [recipe["model"] for recipe in recipes] == ["", "zh-small", "zh-small-2", "zh-small-3-grown"]
     assert {recipe["length"] for recipe in recipes} == {128}
 
 
@@ -110,6 +110,19 @@ def test_fine_tuning(script, capsys, monkeypatch, tmp_path: Path) -> None:
         archive.writestr("tnews_public/train.json", "\n".join(map(json.dumps, rows)))
     script("fine_tune.py", "tnews", tmp_path / "tnews.zip", "--seeds", 1)
     assert "tnews, 54 examples, 6 in the test" in capsys.readouterr().out
+
+
+def test_growing_changes_little(script, tmp_path: Path) -> None:
+    small = mp.load("bundled:zh-small", heads=["mlm"])
+    small.save(tmp_path / "run", format="huggingface")
+    script("grow.py", tmp_path / "run", tmp_path / "grown")
+    grown = mp.load(tmp_path / "grown")
+    layers = small.config.num_layers
+    assert grown.config.num_layers == layers + 2 and grown.config.dropout == 0.0
+    text = "本法自公布之日起施[MASK]。"
+    assert [each.fill(text, top=1)[0].token for each in (small, grown)] == ["行", "行"]
+    kernel, copy = (grown.encoder.layers_in_order[i].feed for i in (layers, layers + 1))
+    assert not np.any(copy.outer.kernel) and np.array_equal(copy.inner.kernel, kernel.inner.kernel)
 
 
 def test_packing_halves_the_weights(script, tmp_path: Path) -> None:
