@@ -119,6 +119,16 @@ def test_progress_of_batches_ends_once(tmp_path, monkeypatch):
     assert [done == of for done, of in told] == [False] * (len(told) - 1) + [True]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_field_is_looked_for_where_it_can_be(tmp_path, workers):
+    (tmp_path / "a.json").write_text('{"body": "一"}\n' * 9)
+    for what in ({"n": 1}, {"tokenizer": split}):
+        with pytest.raises(UserError, match="field: 'body' is looked for in files .jsonl or .ndjson; found .*a.json"):
+            mp.words.count(tmp_path / "a.json", **what, field="body", workers=workers)
+    (tmp_path / "b.jsonl").write_text('{"body": "二"}\n' * 9)  # beside plain text, which has no fields
+    assert mp.words.count(tmp_path, tokenizer=split, field="body", workers=workers).total == 27
+
+
 def test_too_many_characters_are_told(monkeypatch):
     for module in ("symbols", "counting"):
         monkeypatch.setattr(f"maskplay.words.{module}.MOST", 3)

@@ -195,11 +195,14 @@ def holds_json(path: Path) -> bool:
     return stem(path).endswith((".jsonl", ".ndjson"))
 
 
-def check_field(paths: Sequence[Path], field: str) -> None:
-    """Refuse a field of JSON lines where no file holds any: `UserError`."""
-    if field != "text" and not any(map(holds_json, paths)):
-        found = "standard input is read as text" if paths[0] == STDIN else f"found {name_of(paths[0])}"
-        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl or .ndjson; {found}")
+def check_field(sources: Sources, field: str) -> None:
+    """Refuse a field of JSON lines where no file holds any: `UserError`. Parts of files are believed."""
+    places = sources if isinstance(sources, (list, tuple)) else [sources]
+    if field == "text" or not are_places(sources) or any(isinstance(place, Part) for place in places):
+        return
+    if not any(map(holds_json, found := paths(sources))):
+        told = "standard input is read as text" if found[0] == STDIN else f"found {name_of(found[0])}"
+        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl or .ndjson; {told}")
 
 
 def name_of(path: Path) -> str:

@@ -73,10 +73,8 @@ def blocks(sources: Sources, field: str = "text", size: int = SIZE) -> Iterator[
     if not are_places(sources):
         yield from _gathered(_checked(cast(Iterable[Any], sources)), size)
         return
-    files = files_of(sources)
-    if all(part.stop is None and not part.start for part in files):  # parts of files, each for itself, are believed
-        check_field([part.path for part in files], field)
-    for part in files:
+    check_field(sources, field)
+    for part in files_of(sources):
         if holds_json(part.path):
             yield from _gathered(_json_texts(part, field, size), size)
         else:

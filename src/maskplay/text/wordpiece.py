@@ -169,7 +169,9 @@ def read_google(path: Path) -> WordPiece:
     case = _case(settings, "do_lower_case", ["tokenize_chinese_chars"], config)
     later = path.with_name("added_tokens.json")
     more = added_entries(settings, read_json(later) if later.is_file() else {})
-    new = {token: i for token, (i, _) in more.items() if token not in set(tokens)}
+    new = {token: i for token, (i, _) in more.items()}
+    for token in tokens:
+        new.pop(token, None)
     tokens += sorted(new, key=lambda token: new[token])
     if wrong := [token for i, token in enumerate(tokens) if new.get(token, i) != i]:
         raise UserError(f"{path}: the added token {wrong[0]!r} has the id {new[wrong[0]]}, expected those that follow")

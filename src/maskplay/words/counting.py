@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
+from maskplay.corpus.places import check_field
 from maskplay.errors import UserError
 from maskplay.storage import new_file
 from maskplay.words.budget import Budget
@@ -155,6 +156,7 @@ def count(
         raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
+    check_field(sources, field)
     if tokenizer is not None:
         for name, value in (("cluster", cluster), ("memory", memory), ("folder", folder)):
             if value is not None:

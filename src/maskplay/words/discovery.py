@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
-from maskplay.corpus.places import stem
+from maskplay.corpus.places import check_field, stem
 from maskplay.errors import MissingExtra, UserError
 from maskplay.words import original
 from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, Budget
@@ -118,6 +118,7 @@ def discover(
     workers = checked_workers(workers)
     budget = Budget(memory)
     tell = progress or (lambda step, done, of: None)
+    check_field(sources, field)
     with engine(partial(_reader, faithful, runs, field), sources, workers, folder, cluster, budget, tell) as counter:
         alphabet = counter.read()
         least = min_count or (32 if faithful else default_min_count(alphabet.total))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
+from maskplay.corpus.places import check_field
 from maskplay.errors import UserError
 from maskplay.words.budget import Budget
 from maskplay.words.grams import Grams, Rule, U, count_grams
@@ -67,6 +68,7 @@ def train_ngrams(
             raise UserError(f"{name}: expected a number from {least} on, found {value!r:.40}")
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
+    check_field(sources, field)
     holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-"))
     try:
         alphabet, ids = SentenceReader(sources, Kept(TEXT), field, holder, Budget(None)).read(workers, tell)
