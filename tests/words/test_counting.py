@@ -30,7 +30,7 @@ def fails(line: str) -> list[str]:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.text(st.sampled_from("一二 𠀀😀a，\r\t"), max_size=20), max_size=9), *[st.integers(1, 4)] * 2)
+@given(st.lists(st.text(st.sampled_from("一二 𠀀😀a，\r\t"), max_size=20), max_size=9), st.integers(1, 6), st.integers(1, 4))
 def test_ngrams_are_those_of_a_dictionary(lines, n, workers):
     counts = mp.words.count(iter([line + "\n" for line in lines]), n=n, workers=workers)
     lines = [line.removesuffix("\r") for line in lines]
@@ -119,6 +119,18 @@ def test_progress_of_batches_ends_once(tmp_path, monkeypatch):
     assert [done == of for done, of in told] == [False] * (len(told) - 1) + [True]
 
 
+@pytest.mark.parametrize("n", [5, 6])
+def test_long_ngrams_of_many_characters(n):
+    """Only the frequent characters have to fit; what equals another in count stands in the order of the text."""
+    rare = "".join(map(chr, range(0x4E00, 0x4E00 + 5000)))
+    lines = [rare, *generated(4, 600), "\0宙天地玄黄" * 5]
+    expected = ngrams_of(lines, n)
+    assert list(mp.words.count(iter(lines), n=n, min_count=3)) == ordered(expected, 3)
+    assert sum(count >= 3 for count in expected.values()) > 20
+    with pytest.raises(UserError, match=f"n: {n} of .* or a greater min_count"):
+        mp.words.count(iter(lines), n=n)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_field_is_looked_for_where_it_can_be(tmp_path, workers):
     (tmp_path / "a.json").write_text('{"body": "一"}\n' * 9)
@@ -143,7 +155,7 @@ def test_too_many_characters_are_told(monkeypatch):
         ({}, "expected either n or a tokenizer"),
         ({"n": 2, "tokenizer": split}, "expected either n or a tokenizer"),
         ({"n": 0}, "n: expected a number from 1 on"),
-        ({"n": 13}, "n: 13 of 60 different characters do not fit 64 bits"),
+        ({"n": 13}, "n: 13 of 60 different characters that occur 1 times or more do not fit 64 bits"),
         ({"n": 2, "min_count": 0}, "min_count: "),
         ({"tokenizer": split, "workers": -1}, "workers: "),
     ],

@@ -31,6 +31,7 @@ from maskplay.words.reader import Reader
 from maskplay.words.symbols import MOST, Alphabet, Kept
 
 EVERYTHING = [(0, ord("\n") - 1), (ord("\n") + 1, 0x10FFFF)]  # characters; a line end ends a run
+ANY = 4  # characters of an n-gram whose ids fit 64 bits, however many different ones there are
 BATCH = 2**20  # characters of lines that are sent to a worker where it cannot read them itself
 LARGE_BATCH = 2**23  # the same where most words are new: to merge a dictionary costs as much as to count what is in it
 SAMPLE, MOSTLY_NEW = 2**16, 0.4  # characters that are looked at, and the share of different words from which it is so
@@ -130,8 +131,8 @@ def count(
     Args:
         sources: files, folders, patterns, or texts; see `maskplay.corpus.lines`.
         n: characters of an n-gram; all characters count, none reaches over a line end (or over half a surrogate pair,
-            which Python's texts may hold and files do not). From 1 on, as far as n ids of
-            the corpus' different characters fit 64 bits: 4 always, 5 up to 4,095 characters.
+            which Python's texts may hold and files do not). From 1 on, as far as n ids of the characters that occur
+            `min_count` times or more fit 64 bits: 4 always, 5 of up to 4,095 characters, 6 of up to 1,023.
         tokenizer: instead of n: a function from a line without its end to its words.
         min_count: leave out what is rarer.
         field: of JSON lines.
@@ -164,13 +165,20 @@ def count(
         return _count_words(sources, tokenizer, min_count, field, workers, start_method, tell)
     if not isinstance(n, int) or n < 1:
         raise UserError(f"n: expected a number from 1 on, found {n!r:.40}")
-    with engine(partial(_reader, field), sources, workers, folder, cluster, Budget(memory), tell) as counter:
+    reading = partial(_reader, field, n > ANY)
+    with engine(reading, sources, workers, folder, cluster, Budget(memory), tell) as counter:
         alphabet = counter.read()
         bits = max(1, len(alphabet).bit_length())
         if len(alphabet) == MOST:
             raise UserError(f"n: a corpus of more than {MOST - 1:,} different characters cannot be counted")
-        if n * bits > 64:
-            raise UserError(f"n: {n} of {len(alphabet)} different characters do not fit 64 bits; expected a smaller n")
+        if n * bits > 64:  # the frequent ones, of which all that is kept is made, come first
+            often = int(np.count_nonzero(alphabet.counts >= min_count))
+            bits = max(1, often.bit_length())
+            if n * bits > 64:
+                raise UserError(
+                    f"n: {n} of {often} different characters that occur {min_count} times or more do not fit 64 bits; "
+                    "expected a smaller n or a greater min_count"
+                )
         if n == 1:
             grams = Grams(1, bits, np.arange(1, len(alphabet) + 1, dtype=np.uint64), alphabet.counts[1:])
         else:
@@ -178,20 +186,23 @@ def count(
     return _sorted_grams(grams, alphabet, min_count)
 
 
-def _reader(field: str, sources: corpus.Sources, folder: Path, budget: Budget) -> Reader:
-    return Reader(sources, Kept(EVERYTHING), field, folder, budget)
+def _reader(field: str, frequent_first: bool, sources: corpus.Sources, folder: Path, budget: Budget) -> Reader:
+    return Reader(sources, Kept(EVERYTHING), field, folder, budget, frequent_first)
 
 
 def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
-    order = _falling(grams.counts)  # n-grams come in the order of their text
+    points = np.array([0, *map(ord, alphabet.symbols[1:])], np.uint32)
+    if grams.order > ANY:  # shorter n-grams come in the order of their text
+        by_text = np.lexsort(points[grams.ids()].T[::-1])
+        grams = Grams(grams.order, grams.bits, grams.keys[by_text], grams.counts[by_text])
+    order = _falling(grams.counts)
     order = order[: np.count_nonzero(grams.counts >= least)]
     keys, n, bits = grams.keys[order], grams.order, grams.bits
-    points = np.array([0, *map(ord, alphabet.symbols[1:])], np.uint32)
 
     def texts(start: int, stop: int) -> list[str]:
         ids = Grams(n, bits, keys[start:stop], grams.counts).ids()
         found = np.ascontiguousarray(points[ids])
-        if "\0" in alphabet.symbols[:2]:  # which NumPy takes for the end of a text
+        if "\0" in alphabet.symbols:  # which NumPy takes for the end of a text
             return [row.tobytes().decode("utf-32-le") for row in found]
         return found.view(f"<U{n}")[:, 0].tolist()
 
