@@ -29,8 +29,11 @@ def fails(line: str) -> list[str]:
     return line.split()
 
 
+LINES = st.lists(st.text(st.sampled_from("一二 𠀀😀a，\r\t"), max_size=20), max_size=9)
+
+
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.text(st.sampled_from("一二 𠀀😀a，\r\t"), max_size=20), max_size=9), st.integers(1, 6), st.integers(1, 4))
+@given(LINES, st.integers(1, 6), st.integers(1, 4))
 def test_ngrams_are_those_of_a_dictionary(lines, n, workers):
     counts = mp.words.count(iter([line + "\n" for line in lines]), n=n, workers=workers)
     lines = [line.removesuffix("\r") for line in lines]
