@@ -237,3 +237,34 @@ def test_counting_keeps_within_the_memory(tmp_path, monkeypatch):
     for name, value in (("memory", "1G"), ("folder", tmp_path)):
         with pytest.raises(UserError, match=f"{name}: it is for n-grams"):
             mp.words.count(iter(lines), tokenizer=split, **{name: value})
+
+
+def test_counts_are_words_for_others():
+    field, general = (count(iter(texts), n=2) for texts in (["天地天地玄黄"], ["天地玄黄玄黄"]))
+    assert [row.word for row in mp.words.contrast(field, general)][0] == "地天"
+    assert list(mp.words.segment(iter(["天地玄黄"]), field)) == [["天地", "玄黄"]]
+    assert mp.words.Vocabulary(field).counts == field.counts() == {"天地": 2, "地天": 1, "地玄": 1, "玄黄": 1}
+    for wrong in ("words.tsv", str.split, None):
+        with pytest.raises(UserError, match="expected words with their counts, found"):
+            list(mp.words.segment(iter(["天地"]), wrong))
+
+
+@pytest.mark.parametrize("tokenizer, told", [(lambda line: [1, 2], UserError), (lambda line: None, TypeError)])
+def test_a_tokenizer_gives_words(tokenizer, told):
+    with pytest.raises(told):
+        count(iter(["a"]), tokenizer=tokenizer)
+
+
+def test_half_a_pair_in_a_table(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    count(iter(["一\ud800"]), tokenizer=list).write(tmp_path / "c.parquet")
+    assert parquet.read_table(tmp_path / "c.parquet").to_pydict() == {"text": ["一", "?"], "count": [1, 1]}
+
+
+def test_a_table_is_written_in_parts(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(counting, "ROWS", 2)
+    counts = count(iter(["一二三四五"]), n=1)
+    counts.write(tmp_path / "c.parquet")
+    file = parquet.ParquetFile(tmp_path / "c.parquet")
+    assert file.metadata.num_row_groups == 3 and file.read()["text"].to_pylist() == [row.text for row in counts]

@@ -403,3 +403,38 @@ def test_a_process_keeps_within_its_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", PEAK, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.05, done.stdout  # 1.3 where each thread holds its line
+
+
+@pytest.mark.parametrize("chunk", [3, 8, 50])
+def test_tokens_longer_than_what_is_read_at_a_time(monkeypatch, chunk):
+    """Whole ones, others of whose n-grams one is no member, and what follows them."""
+    monkeypatch.setattr(tokens, "CHUNK", chunk)
+    cycle = "天地玄黄" * 40
+    texts = ["宇宙", cycle, "洪荒" * 60, "宇宙，" + cycle + "日月" * 9, cycle, "月宇宙", cycle[:-1] + "辰"] * 2
+    for cohesion in ((1.0,), (0.5, 0.7), (0.2, 0.5, 0.5)):
+        found = mp.words.discover(iter(texts), min_count=2, cohesion=cohesion)
+        assert_same(found, exact(texts, 2, cohesion))
+        assert any(len(row.word) > 100 for row in found)
+
+
+def test_long_tokens_are_counted_by_their_length(monkeypatch):
+    """One of a million characters is no matter of 160 bytes."""
+    found = tokens.no_tokens(mp.words.trie.Trie({}), 3)
+    found.longer[b"ab" * 1_000_000] = 1
+    limit = budget.Budget(None)
+    limit.left = 1_000_000
+    with pytest.raises(UserError, match="1 different tokens are longer than any n-gram, which takes 1M"):
+        found.check(limit)
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_freedom": math.nan}, {"min_freedom": -1}, {"not_first": ["的"]}, {"memory": [1]}]
+)
+def test_options_that_mean_nothing(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        mp.words.discover(iter(["天地"]), **options)
+
+
+def test_found_words_are_known_by_their_text():
+    found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=2, cohesion=(0.5,), min_length=2)
+    assert "宇宙" in found and "洪荒" not in found and 3 not in found

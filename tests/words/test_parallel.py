@@ -183,3 +183,16 @@ def test_what_cannot_be_read_at_the_other_end_is_told():
     with pytest.raises(RuntimeError, match=r"a result cannot be read here \(ValueError: no\)") as error:
         list(mp.words.parallel_map(unreadable, [1, 2], workers=2))
     assert "in item 0" in error.value.__notes__ and not children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_came_before_a_broken_source_is_not_lost(workers):
+    def items():
+        yield from range(6)
+        raise KeyError("broken")
+
+    found = []
+    with pytest.raises(KeyError, match="broken"):
+        for result in mp.words.parallel_map(str, items(), workers=workers):
+            found.append(result)
+    assert found == list("012345")

@@ -276,3 +276,9 @@ def test_a_long_run_falls_apart_where_no_word_lies_across(text):
 def test_perplexity_is_of_lines():
     with pytest.raises(UserError, match="expected lines, found one text"):
         MODELS[2].perplexity("天地")
+
+
+@pytest.mark.parametrize("unknown", [-math.inf, math.nan])
+def test_what_is_unknown_has_a_price(unknown):
+    with pytest.raises(UserError, match="unknown: expected the log of a probability, a finite number"):
+        mp.words.Vocabulary({"天地": 3}, unknown=unknown)

@@ -41,3 +41,8 @@ def test_a_trie_finds_every_occurrence():
 def test_an_empty_trie():
     assert list(Trie({}).occurrences(np.zeros(5, np.uint16), 3)) == []
     assert list(Trie({2: np.zeros((0, 2), int)}).occurrences(np.zeros(5, np.uint16), 3)) == []
+
+
+def test_no_further_than_words_go():
+    trie = Trie({2: np.array([[1, 2]]), 9: np.full((1, 9), 3)})
+    assert [n for n, _, _ in trie.occurrences(np.array([1, 2, *[0] * 10], np.uint16), 3)] == [2, 3]

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -80,7 +80,6 @@ def discover(
     if agree:
         _readable_again("--agree", sources)
     by = words.load_segmenter(agree) if agree else None
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         table = words.discover(
             sources,
@@ -129,7 +128,6 @@ def count(
     _not_read(out, sources, by)
     tokenizer = None if by is None else _jieba if by == "jieba" else words.load_segmenter(by)
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         where: dict[str, Any] = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}
         if tokenizer is None:
@@ -152,7 +150,6 @@ def lm(
     """Train a character n-gram model (modified Kneser-Ney), for `segment` and for others: an ARPA file."""
     found.checked_ending(out, (".arpa",))
     _not_read(out, sources)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _progress(out) as tell:
         options = {"order": order, "min_count": min_count, "field": field, "workers": workers}
         model = words.train_ngrams(sources, **options, progress=tell)
@@ -182,8 +179,7 @@ def segment(
     factors = JOINS if joins is None else _numbers(joins, "--joins")
     if em:
         _readable_again("--em", sources)
-    if out is not None:
-        _not_read(out, sources, model, vocab)
+    _not_read(out, sources, model, vocab)
     by: words.NgramSegmenter | words.Vocabulary
     with _progress(out or STDIN) as tell:
         if vocab is None:
@@ -211,18 +207,19 @@ def contrast(
 ) -> None:
     """Find the words that one corpus uses more than another."""
     found.checked_ending(out, (".tsv",))
-    _not_read(out, [str(field), str(general)])
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _not_read(out, [str(field)], general)
     with _progress(out):
         rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
         words.write_contrast(rows, out)
     _console().print(f"{len(rows):,} words: {out}")
 
 
-def _not_read(out: Path, sources: list[str], *others: str | Path | None) -> None:
-    """Refuse to write over what is read."""
+def _not_read(out: Path | None, sources: list[str], *others: str | Path | None) -> None:
+    """Refuse to write over what is read, and to read standard input for two things."""
     read = [*paths(sources), *(Path(other) for other in others if other is not None)]
-    if out.resolve() in {path.resolve() for path in read if path != STDIN}:
+    if read.count(STDIN) > 1:
+        raise UserError("standard input can be read once only; expected - in one place, found it in more")
+    if out is not None and out.resolve() in {path.resolve() for path in read if path != STDIN}:
         raise UserError(f"--out {out}: this file is among those to read and would be lost; choose another name")
 
 
@@ -254,8 +251,10 @@ def _progress(out: Path) -> Iterator[Tell]:
     """On a terminal a bar for each step, elsewhere a line when one is finished; all on stderr.
 
     A fault of the system that names no file, a full disk, is one of the output's. Told to end, by `timeout` or a
-    terminal that is closed, the work ends as after an error.
+    terminal that is closed, the work ends as after an error; folders that were made for the output go then.
     """
+    made = [folder for folder in out.parents if not folder.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
     ours = [number for number in ENDS if signal.getsignal(number) == signal.SIG_DFL]  # nohup has them ignored
     for number in ours:
         signal.signal(number, _leave)
@@ -273,8 +272,12 @@ def _progress(out: Path) -> Iterator[Tell]:
 
         try:
             yield tell
-        except OSError as error:
-            error.filename = error.filename or str(out)
+        except BaseException as error:
+            for folder in made:
+                with suppress(OSError):  # somebody else's file lies there
+                    folder.rmdir()
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(out)
             raise
         finally:
             for number in ours:

@@ -5,7 +5,20 @@ corpus larger than the memory, or a small file that unpacks into a huge one, is 
 line that names the file and the line in it.
 """
 
-from maskplay.corpus.places import STDIN, Part, Sources, are_places, parts, paths, size
+from maskplay.corpus.places import STDIN, Part, Sources, are_places, file, parts, paths, size
 from maskplay.corpus.reading import blocks, lines, pairs, records
 
-__all__ = ["STDIN", "Part", "Sources", "are_places", "blocks", "lines", "pairs", "parts", "paths", "records", "size"]
+__all__ = [
+    "STDIN",
+    "Part",
+    "Sources",
+    "are_places",
+    "blocks",
+    "file",
+    "lines",
+    "pairs",
+    "parts",
+    "paths",
+    "records",
+    "size",
+]

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from maskplay.errors import DataError, MissingExtra, UserError
 
-__all__ = ["Part", "Sources", "are_places", "parts", "paths", "size"]
+__all__ = ["Part", "Sources", "are_places", "file", "parts", "paths", "size"]
 
 SIZE = 4 * 2**20  # characters of a block, about
 STDIN = Path("-")
@@ -59,6 +59,22 @@ def paths(sources: Sources) -> list[Path]:
         ['a.txt', 'b.txt']
     """
     return list(dict.fromkeys(part.path for part in files_of(sources)))
+
+
+def file(path: str | os.PathLike[str]) -> Part:
+    """One file, or "-" for standard input: what cannot be a folder or a pattern.
+
+    Raises:
+        UserError: there is none of this name.
+
+    Example:
+        >>> file("-").path
+        PosixPath('-')
+    """
+    found = Path(path)
+    if found != STDIN and (found.is_dir() or not found.exists()):
+        raise UserError(f"{name_of(found)!r:.80}: expected a file, found {'a folder' if found.is_dir() else 'nothing'}")
+    return Part(found)
 
 
 def parts(sources: Sources, count: int) -> list[list[Part]]:

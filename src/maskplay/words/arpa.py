@@ -102,7 +102,7 @@ class _Reading:
 
     def _read(self) -> Iterator[str]:
         held = ""
-        for block in corpus.blocks(self.path):
+        for block in corpus.blocks(corpus.file(self.path)):
             lines = (held + block).split("\n")
             held = lines.pop()
             for line in lines:

@@ -9,9 +9,10 @@ from maskplay.errors import UserError
 LEAST = 96 * 2**20  # bytes beyond what Python and its modules hold: blocks, tables and the result need them
 GRAM_BYTES = 48  # of each distinct n-gram that is frequent enough: its key and count, what is computed from them
 MEMBER_BYTES = 250  # of each that is cohesive, in a trie
-WINDOW_BYTES = 400  # of each window of faithful mode, of whose beginnings Python holds a table
-RUN_BYTES = 250  # of each different run of letters and digits, where they are kept whole
-TOKEN_BYTES = 160  # of each different token that is longer than an n-gram
+WINDOW_BYTES = 800  # of each window of faithful mode, of whose beginnings Python holds a table
+RUN_BYTES = 450  # of each different run of letters and digits, where they are kept whole
+TOKEN_BYTES = 160  # of each different token that is longer than an n-gram, beside its symbols
+WORD_BYTES = 450  # of each token that is frequent enough, of which Python holds texts and rows
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -53,6 +54,8 @@ class Budget:
 
 
 def _bytes(memory: float | str) -> int:
+    if not isinstance(memory, (str, int, float)):
+        raise UserError(f"memory: expected a size such as 800M or 1G, found {memory!r:.40}")
     if isinstance(memory, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", memory.strip(), re.IGNORECASE)
         size = float(found[1]) * UNITS[found[2].upper()] if found else math.nan

@@ -14,7 +14,7 @@ import numpy as np
 
 from maskplay.errors import UserError
 from maskplay.storage import new_file
-from maskplay.words.found import Found, checked_ending
+from maskplay.words.found import Found, checked_ending, counted
 
 
 class Contrast(NamedTuple):
@@ -66,10 +66,7 @@ def contrast(
         天气 -0.7
         的 -6.9
     """
-    field, general = (
-        side.counts() if isinstance(side, Found) else side
-        for side in (field, general)
-    )
+    field, general = (counted(side, "contrast") for side in (field, general))
     words = sorted(word for word in {*field, *general} if field.get(word) or general.get(word))
     counts = np.array([[side.get(word, 0) for word in words] for side in (field, general)], np.float64)
     sound = ((counts >= 0) & (counts < np.inf)).all() and (counts.sum(axis=1) > 0).all()

@@ -24,7 +24,7 @@ from maskplay.storage import new_file
 from maskplay.words.budget import Budget
 from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.engine import engine
-from maskplay.words.found import checked_ending, parquet_file
+from maskplay.words.found import ROWS, checked_ending, parquet_file
 from maskplay.words.grams import Grams, Rule
 from maskplay.words.parallel import checked_workers, parallel_map
 from maskplay.words.reader import Reader
@@ -36,7 +36,6 @@ BATCH = 2**20  # characters of lines that are sent to a worker where it cannot r
 LARGE_BATCH = 2**23  # the same where most words are new: to merge a dictionary costs as much as to count what is in it
 SAMPLE, MOSTLY_NEW = 2**16, 0.4  # characters that are looked at, and the share of different words from which it is so
 FORMATS = (".tsv", ".parquet")
-ROWS = 2**16  # turned into text at a time
 
 Tokenizer = Callable[[str], Iterable[str]]
 Progress = Callable[[str, int, int], object]
@@ -76,9 +75,17 @@ class Counts:
         return len(self.count)
 
     def __iter__(self) -> Iterator[Count]:
+        for texts, counts in self._parts():
+            yield from map(Count, texts, counts)
+
+    def _parts(self) -> Iterator[tuple[list[str], list[int]]]:
         for start in range(0, len(self), ROWS):
             stop = min(start + ROWS, len(self))
-            yield from map(Count, self._texts(start, stop), self.count[start:stop].tolist())
+            yield self._texts(start, stop), self.count[start:stop].tolist()
+
+    def counts(self) -> dict[str, int]:
+        """Each text's count."""
+        return {text: count for texts, counts in self._parts() for text, count in zip(texts, counts)}
 
     @property
     def total(self) -> int:
@@ -97,15 +104,15 @@ class Counts:
             MissingExtra: pyarrow is not installed.
         """
         if checked_ending(path, FORMATS) == ".parquet":
-            rows = list(self)
-            parquet_file(path, {"text": [row.text for row in rows], "count": [row.count for row in rows]}, (str, int))
+            # Half a surrogate pair, which no file holds, becomes a question mark, as below.
+            parts = self._parts()
+            rows = ([[text.encode("utf-8", "replace").decode() for text in texts], counts] for texts, counts in parts)
+            parquet_file(path, {"text": str, "count": int}, rows)
             return
         with new_file(path) as file:
             file.write(b"text\tcount\n")
-            for start in range(0, len(self), ROWS):
-                stop = min(start + ROWS, len(self))
-                pairs = zip(self._texts(start, stop), self.count[start:stop].tolist())
-                lines = "".join(f"{text.translate(ESCAPES)}\t{count}\n" for text, count in pairs)
+            for texts, counts in self._parts():
+                lines = "".join(f"{text.translate(ESCAPES)}\t{count}\n" for text, count in zip(texts, counts))
                 file.write(lines.encode("utf-8", "replace"))
 
 
@@ -137,7 +144,7 @@ def count(
         min_count: leave out what is rarer.
         field: of JSON lines.
         workers: threads for n-grams; processes for a tokenizer, which then must be importable.
-        start_method: of the processes: fork, spawn or forkserver; default what `multiprocessing` is set to.
+        start_method: of a tokenizer's processes: fork, spawn or forkserver; default what `multiprocessing` is set to.
         memory, folder, cluster: of n-grams, as for `maskplay.words.discover`. (The different n-grams themselves, which
             are the result, have to fit.)
         progress: called with a step's name, how much of it is done, and of how much.
@@ -163,6 +170,8 @@ def count(
             if value is not None:
                 raise UserError(f"{name}: it is for n-grams; the words of a tokenizer are counted in memory here")
         return _count_words(sources, tokenizer, min_count, field, workers, start_method, tell)
+    if start_method is not None:
+        raise UserError("start_method: it is for processes; n-grams are counted by threads")
     if not isinstance(n, int) or n < 1:
         raise UserError(f"n: expected a number from 1 on, found {n!r:.40}")
     reading = partial(_reader, field, n > ANY)
@@ -193,7 +202,7 @@ def _reader(field: str, frequent_first: bool, sources: corpus.Sources, folder: P
 def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
     points = np.array([0, *map(ord, alphabet.symbols[1:])], np.uint32)
     if grams.order > ANY:  # shorter n-grams come in the order of their text
-        by_text = np.lexsort(points[grams.ids()].T[::-1])
+        by_text = _by_text(grams, points)
         grams = Grams(grams.order, grams.bits, grams.keys[by_text], grams.counts[by_text])
     order = _falling(grams.counts)
     order = order[: np.count_nonzero(grams.counts >= least)]
@@ -207,6 +216,16 @@ def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
         return found.view(f"<U{n}")[:, 0].tolist()
 
     return Counts(grams.counts[order], texts)
+
+
+def _by_text(grams: Grams, points: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """N-grams in the order of their characters: of keys in which each has its rank instead of its id."""
+    ranks = np.argsort(np.argsort(points[: 1 << grams.bits], kind="stable")).astype(np.uint64)
+    keys = np.zeros_like(grams.keys)
+    for place in range(grams.order):
+        shift = np.uint64(place * grams.bits)
+        keys |= ranks[(grams.keys >> shift) & np.uint64((1 << grams.bits) - 1)] << shift
+    return np.argsort(keys)
 
 
 def _falling(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -261,7 +280,9 @@ def _words_of_lines(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
                 found.update(word for word in words if not word.isspace())
         return found
     for line in lines:
-        found.update(tokenizer(line))
+        found.update(iter(tokenizer(line)))
+    if others := [word for word in found if not isinstance(word, str)]:
+        raise UserError(f"tokenizer: expected words, which are texts, found {others[0]!r:.60}")
     return found
 
 

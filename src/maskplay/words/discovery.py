@@ -19,7 +19,7 @@ from maskplay import corpus
 from maskplay.corpus.places import check_field, stem
 from maskplay.errors import MissingExtra, UserError
 from maskplay.words import original
-from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, Budget
+from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
 from maskplay.words.candidates import Candidates
 from maskplay.words.cutting import HAN
 from maskplay.words.engine import engine
@@ -108,10 +108,15 @@ def discover(
     least_cohesion = _checked_cohesion(cohesion, faithful)
     if min_count is not None and (not isinstance(min_count, int) or min_count < 1):
         raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
+    if not 0 <= min_freedom < math.inf:
+        raise UserError(f"min_freedom: expected nats from 0 on, found {min_freedom!r:.40}")
     if not 0 <= min_alone <= 1:
         raise UserError(f"min_alone: expected a share from 0 to 1, found {min_alone!r:.40}")
     if max_length is not None and not min_length <= max_length:
         raise UserError(f"max_length: expected at least min_length, {min_length}, found {max_length!r:.40}")
+    for name, edge in (("not_first", not_first), ("not_last", not_last)):
+        if not isinstance(edge, str):
+            raise UserError(f"{name}: expected a text of the characters, found {edge!r:.40}")
     if faithful and runs:
         raise UserError("runs: the original cuts no text into runs; use mode='exact'")
     unknown = _checked_known(known)
@@ -155,6 +160,7 @@ def discover(
         budget.check(sum(len(keys) for keys, _ in members.values()), MEMBER_BYTES, "n-grams hold together")
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
         tokens = counter.tokens(trie, order)
+        budget.check(tokens.frequent(least), WORD_BYTES, f"tokens occur {least} times or more")
         words = Candidates(alphabet, members, tokens, bits, order, least)
         words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
         occurrences, left, right = counter.measure(words.trie())
@@ -224,7 +230,7 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
     if isinstance(known, Found):
         return {*known.word.tolist()}
     if isinstance(known, (str, os.PathLike)):
-        words = [line.split()[0] for line in corpus.lines(known) if line.strip()]
+        words = [line.split()[0] for line in corpus.lines(corpus.file(known)) if line.strip()]
         header = words[:1] == ["word"] and stem(Path(known)).endswith(".tsv")  # of what `Found.write` writes
         return {*words[header:]}
     if not isinstance(known, Iterable):

@@ -34,6 +34,9 @@ def engine(
         holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-", dir=folder))
         try:
             yield Machine(reading, sources, workers, holder, budget, tell)
+        except OSError as error:
+            error.filename = error.filename or os.fspath(holder.parent)  # a full disk names none
+            raise
         finally:
             shutil.rmtree(holder, ignore_errors=True)
         return

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from maskplay.errors import MissingExtra, UserError
 from maskplay.storage import new_file
 
 FORMATS = (".tsv", ".parquet", ".txt")
+ROWS = 2**16  # turned into Python's objects at a time
 
 
 class Word(NamedTuple):
@@ -74,6 +75,9 @@ class Found:
     def __iter__(self) -> Iterator[Word]:
         return map(Word, *(getattr(self, name).tolist() for name in Word._fields))
 
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and bool((self.word == word).any())
+
     def __getitem__(self, place: int) -> Word:
         return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
 
@@ -95,8 +99,9 @@ class Found:
         """
         ending = checked_ending(path, FORMATS)
         if ending == ".parquet":
-            columns = {name: getattr(self, name).tolist() for name in Word._fields}
-            parquet_file(path, columns, Word.__annotations__.values())
+            columns = [getattr(self, name) for name in Word._fields]
+            parts = ([column[i : i + ROWS].tolist() for column in columns] for i in range(0, len(self), ROWS))
+            parquet_file(path, Word.__annotations__, parts)
             return
         with new_file(path) as file:
             if ending == ".tsv":
@@ -137,10 +142,36 @@ def _pyarrow() -> Any:
         raise MissingExtra("writing Parquet", "parquet") from None
 
 
-def parquet_file(path: str | os.PathLike[str], columns: dict[str, list], kinds: Iterable[type]) -> None:
-    """Write columns as a Parquet file, whole or not at all; each of its kind: str, int, float."""
+def parquet_file(path: str | os.PathLike[str], kinds: Mapping[str, type], parts: Iterable[list[list]]) -> None:
+    """Write columns as a Parquet file, whole or not at all.
+
+    Args:
+        path: the file.
+        kinds: of each column, by name: str, int, float.
+        parts: some rows of every column at a time.
+    """
     arrow = _pyarrow()
     types = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
-    schema = arrow.schema([(name, types[kind]) for name, kind in zip(columns, kinds)])
-    with new_file(path) as file:
-        arrow.parquet.write_table(arrow.table(columns, schema), file)
+    schema = arrow.schema([(name, types[kind]) for name, kind in kinds.items()])
+    with new_file(path) as file, arrow.parquet.ParquetWriter(file, schema) as writer:
+        for columns in parts:
+            writer.write_batch(arrow.record_batch(columns, schema=schema))
+
+
+def counted(words: Any, what: str) -> Mapping[str, float]:
+    """Words with their counts, whichever of this package's objects holds them.
+
+    Raises:
+        UserError: it holds none.
+
+    Example:
+        >>> counted({"天地": 2}, "the words")
+        {'天地': 2}
+    """
+    counts = getattr(words, "counts", words)  # a method of what was found or counted, an attribute of a vocabulary
+    counts = counts() if callable(counts) else counts
+    if not isinstance(counts, Mapping):
+        raise UserError(
+            f"{what}: expected words with their counts, found {words!r:.60}; of a file read_vocabulary makes them"
+        )
+    return counts

@@ -118,20 +118,20 @@ def count_grams(
         buckets, sizes = _edges(firsts, size if share is None else min(size, share - most))
         jobs = list(zip(buckets, buckets[1:], sizes))
         results = thread_map(lambda job: _kept(_bucket(ids, *job, bits, order), None, rule), jobs, workers)
-        steps = len(jobs)
+        done, steps = 0, len(jobs)
     else:
         assert memory is not None and folder is not None
         runs = _Runs(folder, ids, bits, order, memory, workers)
         runs.write(workers, progress)
         results = thread_map(lambda i: merge_range(*runs.taken(i), rule), range(runs.count), workers)
-        steps = runs.count
+        done, steps = runs.written, runs.written + runs.count
     parts = []
     for step, found in enumerate(results):
         parts.append(found)
         if held is not None:
             held(sum(len(keys) for part in parts for keys, _ in part))
         if progress is not None:
-            progress(step + 1, steps)
+            progress(done + step + 1, steps)
     return joined(parts, rule)
 
 
@@ -260,11 +260,16 @@ class _Runs:
     def _sample(self, start: int) -> Keys:
         return packed(self.ids, start, min(start + 2**12, self.ids.length), self.bits, self.order)
 
+    @property
+    def written(self) -> int:
+        """How many runs there are."""
+        return -(-self.ids.length // self.run)
+
     def write(self, workers: int, progress: Callable[[int, int], object] | None) -> None:
         starts = range(0, self.ids.length, self.run)
         for step, _ in enumerate(thread_map(self._write_run, starts, workers)):
             if progress is not None:
-                progress(step + 1, len(starts) + self.count)
+                progress(step + 1, self.written + self.count)
 
     def _write_run(self, start: int) -> None:
         keys, counts = count_stretch(self.ids, start, start + self.run, self.bits, self.order)

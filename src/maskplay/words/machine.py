@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.words import freedom
-from maskplay.words.budget import GRAM_BYTES, TOKEN_BYTES, Budget
+from maskplay.words.budget import GRAM_BYTES, Budget
 from maskplay.words.grams import Grams, Rule, count_grams
 from maskplay.words.reader import Progress, Reader, numbered
 from maskplay.words.symbols import Alphabet
@@ -59,7 +59,7 @@ class Machine:
             len(self.alphabet),
             self.workers,
             partial(self.tell, "cutting"),
-            lambda count: self.budget.check(count, TOKEN_BYTES, "different tokens are longer than any n-gram"),
+            lambda found: found.check(self.budget),
         )
 
     def measure(self, trie: Trie) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -126,11 +126,15 @@ def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, sta
     done: dict[int, tuple[Any, Exception | None]] = {}
     answered: set[Connection] = set()
     rest, due, sent, more = enumerate(items), 0, 0, True
+    broken: Exception | None = None
     try:
         while True:
             # A worker is started when there is work for it, up to their number.
             while more and len(busy) < workers and sent - due < AHEAD * workers:
-                index, item = next(rest, (-1, None))
+                try:
+                    index, item = next(rest, (-1, None))
+                except Exception as error:  # of the items before it the results come first
+                    index, broken = -1, error
                 if index < 0:
                     more = False
                     break
@@ -154,6 +158,8 @@ def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, sta
                 due += 1
                 continue
             if not busy:
+                if broken is not None:
+                    raise broken
                 return
             for pipe in wait(list(busy)):
                 assert isinstance(pipe, Connection)

@@ -17,7 +17,7 @@ from maskplay import corpus
 from maskplay.errors import UserError
 from maskplay.words.arpa import read_arpa
 from maskplay.words.cutting import Segmenter, groups
-from maskplay.words.found import Found
+from maskplay.words.found import Found, counted
 from maskplay.words.lattice import Runs, best_tags
 from maskplay.words.ngram_model import NgramModel
 from maskplay.words.parallel import parallel_map
@@ -82,12 +82,10 @@ def segment(
         >>> list(segment(iter(["天地玄黄", "3天"]), {"天地": 3, "玄黄": 2, "天": 1}))
         [['天地', '玄黄'], ['3', '天']]
     """
-    if isinstance(by, Found):
-        by = by.counts()
     if isinstance(by, NgramModel):
         by = NgramSegmenter(by)
     if not isinstance(by, Segmenter):
-        by = Vocabulary(by)
+        by = Vocabulary(counted(by, "by"))
     texts = corpus.lines(sources, field) if corpus.are_places(sources) else cast(Iterable[str], sources)
     for found in parallel_map(by.many, groups(texts), workers, start_method=start_method):
         yield from found

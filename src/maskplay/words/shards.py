@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.words import freedom, grams, tokens
-from maskplay.words.budget import GRAM_BYTES, TOKEN_BYTES, Budget
+from maskplay.words.budget import GRAM_BYTES, Budget
 from maskplay.words.grams import BYTES, MERGED_BYTES, Grams, Rule, joined
 from maskplay.words.machine import Reading
 from maskplay.words.partials import Partials
@@ -196,7 +196,7 @@ class Shards:
         cutting = partial(count_tokens, self.alphabet, self.partials, trie, order, self.spool)
         for done, (_, some) in enumerate(self.run(cutting, self.shards)):
             found.add(some)
-            self.budget.check(len(found.longer), TOKEN_BYTES, "different tokens are longer than any n-gram")
+            found.check(self.budget)
             self.tell("cutting", done + 1, len(self.shards))
         return found
 

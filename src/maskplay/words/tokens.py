@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maskplay.words.budget import TOKEN_BYTES, Budget
 from maskplay.words.parallel import thread_map
 from maskplay.words.symbols import Ids
 from maskplay.words.trie import Trie
@@ -38,6 +39,17 @@ class Tokens:
         np.add(self.members, other.members, out=self.members)
         self.longer.update(other.longer)
 
+    def check(self, budget: Budget) -> None:
+        """Raise `UserError` where the longer ones take more than there is."""
+        count = len(self.longer)
+        each = TOKEN_BYTES + sum(map(len, self.longer)) // max(1, count)
+        budget.check(count, each, "different tokens are longer than any n-gram")
+
+    def frequent(self, least: int) -> int:
+        """How many occur so often."""
+        longer = sum(count >= least for count in self.longer.values())
+        return longer + sum(int(np.count_nonzero(some >= least)) for some in (self.single, self.members))
+
 
 def no_tokens(trie: Trie, symbols: int) -> Tokens:
     """What is counted before anything is, for so many ids."""
@@ -51,7 +63,7 @@ def count_tokens(
     symbols: int,
     workers: int,
     progress: Callable[[int, int], object] | None = None,
-    held: Callable[[int], object] | None = None,
+    held: Callable[[Tokens], object] | None = None,
 ) -> Tokens:
     """Cut a corpus into tokens and count them.
 
@@ -62,7 +74,7 @@ def count_tokens(
         symbols: how many ids there are, 0 not among them.
         workers: threads.
         progress: is told how much of how much is done.
-        held: is told how many different longer tokens there are; may raise.
+        held: is shown what was counted so far, which it may find too much.
     """
     all_ = no_tokens(trie, symbols)
     spans = ids.spans(max(4 * workers, ids.length // 2**24))
@@ -70,7 +82,7 @@ def count_tokens(
     for step, some in enumerate(results):
         all_.add(some)
         if held is not None:
-            held(len(all_.longer))
+            held(all_)
         if progress is not None:
             progress(step + 1, len(spans))
     return all_
@@ -80,25 +92,41 @@ def count_stretch(ids: Ids, trie: Trie, order: int, symbols: int, start: int, st
     """The tokens of a stretch of ids that begins and ends where no run is."""
     found = no_tokens(trie, symbols)
     numbers: list[NDArray[np.int32]] = []  # of the members met, until it is worth while to count them
-    size = CHUNK
     while start < stop:
-        length = min(size, stop - start)
+        length = min(CHUNK, stop - start)
         block = ids.read(start, start + length + max(order, trie.longest))
         cut, members, whole = _cut(block, length, trie, order)
         end = length
         if start + length < stop:  # a token that may go on belongs to the next block
             end = length - int(np.argmax(cut[length:0:-1]))
-            if not cut[end]:
-                size *= 2  # one token fills the block
+            if not cut[end]:  # one token fills the block
+                start = _count_long(ids, trie, order, start, stop, found.longer)
                 continue
         numbers += _count(block, cut, members, whole, end, order, found)
-        start, size = start + end, CHUNK
+        start += end
         if start >= stop or sum(map(len, numbers)) > 2 * trie.size:
             counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *numbers]), minlength=trie.size)
             np.add(found.members, counts, out=found.members)
             numbers = []
     found.single[0] = 0  # no symbol
     return found
+
+
+def _count_long(ids: Ids, trie: Trie, order: int, start: int, stop: int, longer: Counter[bytes]) -> int:
+    """Count the token that begins at `start` if it can be a word, looking at a block at a time; where it ends."""
+    at, inside, every = start, 1, True  # inside: places from `at` on before which no cut stands, as the last block told
+    while True:
+        length = min(max(CHUNK, 2 * order), stop - at)
+        cut, _, whole = _cut(ids.read(at, at + length + max(order, trie.longest)), length, trie, order)
+        cut[:inside] = False
+        end = int(np.argmax(cut[: length + 1])) or length
+        every = every and bool(whole[1 : end - order + 2].all())
+        if cut[end]:
+            break
+        at, inside = at + length - order + 1, order
+    if every:
+        longer[ids.read(start, at + end).tobytes()] += 1
+    return at + end
 
 
 def _cut(block: NDArray[np.uint16], length: int, trie: Trie, order: int):

@@ -30,7 +30,7 @@ class Table:
     def __init__(self, keys: NDArray, room: int = ROOM) -> None:
         self.keys = keys
         width = keys.dtype.itemsize * 8
-        power = max(8, (len(keys) * room).bit_length())
+        power = max(4, (len(keys) * room).bit_length())
         self._factor = keys.dtype.type(FACTOR >> (64 - width) | 1)
         self._shift = keys.dtype.type(width - power)
         self._nothing = keys.dtype.type(2**width - 1)
@@ -108,7 +108,8 @@ class Trie:
     def occurrences(
         self, block: NDArray[np.uint16], length: int
     ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int32]]]:
-        """For n from 2 on: n, where words of n symbols begin in the block's first `length` ids, and which they are.
+        """For n from 2 on: n, where words of n symbols begin in the block's first `length` ids, and which they are; no
+        further than words so long begin anywhere.
 
         The block goes on for at least `longest` ids behind `length`.
         """
@@ -122,7 +123,7 @@ class Trie:
             number = word.take(reached)
             ends = np.flatnonzero(number >= 0)
             yield n, at.take(ends), number.take(ends)
-            if n - 1 == len(self._levels):
+            if n - 1 == len(self._levels) or not len(at):
                 return
             on = np.flatnonzero(more.take(reached))
             at = at.take(on)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from maskplay import corpus
 from maskplay.errors import DataError, UserError
 from maskplay.words.cutting import Segmenter, batches, chinese, code_points, pieces
+from maskplay.words.found import Found, counted
 from maskplay.words.lattice import Runs, Scores, best_words, expected_words
 from maskplay.words.ngram_model import gathered
 from maskplay.words.symbols import MOST
@@ -30,8 +31,8 @@ class Vocabulary(Segmenter):
     """Words with their counts; it cuts text into the most probable ones.
 
     Args:
-        counts: how often each word occurs, numbers above 0. Words with anything but Chinese characters in them are
-            passed over: letters and digits stay together anyway.
+        counts: how often each word occurs, numbers above 0, or what was found or counted. Words with anything but Chinese
+            characters in them are passed over: letters and digits stay together anyway.
         unknown: natural log of the probability of a character that is no word; default as if half of one had been seen
             (where counts are shares, which add up to 1, half of the rarest word).
 
@@ -39,7 +40,7 @@ class Vocabulary(Segmenter):
         counts: those that are used.
 
     Raises:
-        UserError: there is no such word, or a count is no number above 0.
+        UserError: there is no such word, a count is no number above 0, or `unknown` is infinite.
 
     Example:
         >>> words = Vocabulary({"北京": 5, "大学": 5, "北京大学": 3, "大": 2, "学": 1})
@@ -47,7 +48,8 @@ class Vocabulary(Segmenter):
         ['北京大学', '，', '大学', '生']
     """
 
-    def __init__(self, counts: Mapping[str, float], *, unknown: float | None = None) -> None:
+    def __init__(self, counts: Mapping[str, float] | Found, *, unknown: float | None = None) -> None:
+        counts = counted(counts, "the vocabulary")
         self.counts = {word: float(count) for word, count in counts.items() if chinese(word)}
         if not self.counts:
             raise UserError(f"the vocabulary: expected Chinese words, found none in {len(counts)} entries")
@@ -58,6 +60,8 @@ class Vocabulary(Segmenter):
         total = math.log(whole)
         least = math.log(min(self.counts.values())) if whole < 1.5 else 0.0  # shares add up to one
         self.unknown = math.log(HALF) + least - total if unknown is None else unknown
+        if not math.isfinite(self.unknown):
+            raise UserError(f"unknown: expected the log of a probability, a finite number, found {unknown}")
         symbols = sorted(set("".join(self.counts)))
         if len(symbols) > MOST:
             raise UserError(f"the vocabulary: expected at most {MOST} different characters, found {len(symbols)}")
@@ -155,9 +159,10 @@ class Vocabulary(Segmenter):
         block = np.concatenate([ids, np.zeros(self._trie.longest + 1, np.uint16)])
         words = {n: (at, word) for n, at, word in self._trie.occurrences(block, len(ids))}
         for n in self._lengths[1:]:
-            at, word = words[n]
             flat = np.zeros(len(ids), np.int32)
-            flat[at] = word + 1
+            if n in words:
+                at, word = words[n]
+                flat[at] = word + 1
             found[n] = flat[runs.places]
         return found
 
@@ -174,6 +179,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
 
     Raises:
         DataError: a line is not a word and its count, or a word comes twice; it is named.
+        UserError: there is no such file.
 
     Example:
         >>> import tempfile
@@ -184,7 +190,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
         {'天地': 12.0, '宇宙': 3.0}
     """
     counts: dict[str, float] = {}
-    for number, line in enumerate(corpus.lines(os.fspath(path)), 1):
+    for number, line in enumerate(corpus.lines(corpus.file(path)), 1):
         fields = line.split("\t" if "\t" in line else None, 2)
         if not fields:
             continue
