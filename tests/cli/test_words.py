@@ -271,7 +271,7 @@ def test_an_unreadable_file_in_the_middle(capfd, tmp_path, monkeypatch):
         (["--cohesion", "2,x"], "--cohesion: expected numbers with commas between, found '2,x'"),
         (["--cohesion", "2,4", "--mode", "faithful"], "cohesion: the original has 3 thresholds, found 2"),
         (["--mode", "quick"], "quick"),
-        (["--known", "nothing.txt"], "'nothing.txt': expected a file, found nothing"),
+        (["--known", "nothing.txt"], "'nothing.txt': no such file"),
     ],
 )
 def test_wrong_options_are_one_line(capfd, text, tmp_path, arguments, told):

@@ -240,7 +240,7 @@ def test_counting_keeps_within_the_memory(tmp_path, monkeypatch):
 
 
 def test_counts_are_words_for_others():
-    field, general = (count(iter(texts), n=2) for texts in (["天地天地玄黄"], ["天地玄黄玄黄"]))
+    field, general = (mp.words.count(iter(texts), n=2) for texts in (["天地天地玄黄"], ["天地玄黄玄黄"]))
     assert [row.word for row in mp.words.contrast(field, general)][0] == "地天"
     assert list(mp.words.segment(iter(["天地玄黄"]), field)) == [["天地", "玄黄"]]
     assert mp.words.Vocabulary(field).counts == field.counts() == {"天地": 2, "地天": 1, "地玄": 1, "玄黄": 1}
@@ -252,19 +252,19 @@ def test_counts_are_words_for_others():
 @pytest.mark.parametrize("tokenizer, told", [(lambda line: [1, 2], UserError), (lambda line: None, TypeError)])
 def test_a_tokenizer_gives_words(tokenizer, told):
     with pytest.raises(told):
-        count(iter(["a"]), tokenizer=tokenizer)
+        mp.words.count(iter(["a"]), tokenizer=tokenizer)
 
 
 def test_half_a_pair_in_a_table(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    count(iter(["一\ud800"]), tokenizer=list).write(tmp_path / "c.parquet")
+    mp.words.count(iter(["一\ud800"]), tokenizer=list).write(tmp_path / "c.parquet")
     assert parquet.read_table(tmp_path / "c.parquet").to_pydict() == {"text": ["一", "?"], "count": [1, 1]}
 
 
 def test_a_table_is_written_in_parts(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(counting, "ROWS", 2)
-    counts = count(iter(["一二三四五"]), n=1)
+    monkeypatch.setattr("maskplay.words.counting.ROWS", 2)
+    counts = mp.words.count(iter(["一二三四五"]), n=1)
     counts.write(tmp_path / "c.parquet")
     file = parquet.ParquetFile(tmp_path / "c.parquet")
     assert file.metadata.num_row_groups == 3 and file.read()["text"].to_pylist() == [row.text for row in counts]

@@ -373,7 +373,7 @@ def test_one_strange_character_takes_no_other_way(monkeypatch):
 def test_longer_tokens_are_kept_within_the_memory(monkeypatch):
     monkeypatch.setattr(budget, "LEAST", 2**20)
     monkeypatch.setattr(budget, "TOKEN_BYTES", 2**40)
-    monkeypatch.setattr("maskplay.words.machine.TOKEN_BYTES", 2**40)
+    monkeypatch.setattr("maskplay.words.tokens.TOKEN_BYTES", 2**40)
     with pytest.raises(UserError, match="different tokens are longer than any n-gram"):
         mp.words.discover(iter(["天地玄黄宇宙洪荒"] * 9), min_count=2, cohesion=(0.1, 0.1), memory="64G")
 

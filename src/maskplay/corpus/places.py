@@ -73,7 +73,8 @@ def file(path: str | os.PathLike[str]) -> Part:
     """
     found = Path(path)
     if found != STDIN and (found.is_dir() or not found.exists()):
-        raise UserError(f"{name_of(found)!r:.80}: expected a file, found {'a folder' if found.is_dir() else 'nothing'}")
+        told = "expected a file, found a folder" if found.is_dir() else "no such file"
+        raise UserError(f"{name_of(found)!r:.200}: {told}")
     return Part(found)
 
 

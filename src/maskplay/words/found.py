@@ -168,8 +168,8 @@ def counted(words: Any, what: str) -> Mapping[str, float]:
         >>> counted({"天地": 2}, "the words")
         {'天地': 2}
     """
-    counts = getattr(words, "counts", words)  # a method of what was found or counted, an attribute of a vocabulary
-    counts = counts() if callable(counts) else counts
+    counts = getattr(words, "counts", None)  # a method of what was found or counted, an attribute of a vocabulary
+    counts = words if counts is None else counts() if callable(counts) else counts
     if not isinstance(counts, Mapping):
         raise UserError(
             f"{what}: expected words with their counts, found {words!r:.60}; of a file read_vocabulary makes them"

@@ -92,31 +92,38 @@ def count_stretch(ids: Ids, trie: Trie, order: int, symbols: int, start: int, st
     """The tokens of a stretch of ids that begins and ends where no run is."""
     found = no_tokens(trie, symbols)
     numbers: list[NDArray[np.int32]] = []  # of the members met, until it is worth while to count them
+    size = max(CHUNK, 2 * order)  # a token that fills a block is longer than any n-gram
     while start < stop:
-        length = min(CHUNK, stop - start)
+        length = min(size, stop - start)
         block = ids.read(start, start + length + max(order, trie.longest))
         cut, members, whole = _cut(block, length, trie, order)
         end = length
         if start + length < stop:  # a token that may go on belongs to the next block
             end = length - int(np.argmax(cut[length:0:-1]))
             if not cut[end]:  # one token fills the block
-                start = _count_long(ids, trie, order, start, stop, found.longer)
+                start = _count_long(ids, trie, order, size, start, stop, found.longer)
                 continue
         numbers += _count(block, cut, members, whole, end, order, found)
         start += end
-        if start >= stop or sum(map(len, numbers)) > 2 * trie.size:
-            counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *numbers]), minlength=trie.size)
-            np.add(found.members, counts, out=found.members)
-            numbers = []
+        if sum(map(len, numbers)) > 2 * trie.size:
+            _count_members(numbers, found)
+    _count_members(numbers, found)
     found.single[0] = 0  # no symbol
     return found
 
 
-def _count_long(ids: Ids, trie: Trie, order: int, start: int, stop: int, longer: Counter[bytes]) -> int:
+def _count_members(numbers: list[NDArray[np.int32]], found: Tokens) -> None:
+    """Count members by their numbers, which are forgotten."""
+    counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *numbers]), minlength=len(found.members))
+    np.add(found.members, counts, out=found.members)
+    numbers.clear()
+
+
+def _count_long(ids: Ids, trie: Trie, order: int, size: int, start: int, stop: int, longer: Counter[bytes]) -> int:
     """Count the token that begins at `start` if it can be a word, looking at a block at a time; where it ends."""
     at, inside, every = start, 1, True  # inside: places from `at` on before which no cut stands, as the last block told
     while True:
-        length = min(max(CHUNK, 2 * order), stop - at)
+        length = min(size, stop - at)
         cut, _, whole = _cut(ids.read(at, at + length + max(order, trie.longest)), length, trie, order)
         cut[:inside] = False
         end = int(np.argmax(cut[: length + 1])) or length
