@@ -309,7 +309,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(capfd, text, tmp_path, monke
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("maskplay")]
     assert codes == [2] * 4 and not os.listdir(out)
-    full = [out / "a.tsv", out, out / "a.arpa", out / "a.tsv"]  # the second is out of room for what lies there meanwhile
+    full = [out / "a.tsv", out, out / "a.arpa", out / "a.tsv"]  # the second one's disk meanwhile
     assert told == [f"maskplay: {path}: File too large" for path in full]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import maskplay as mp
 from maskplay.errors import DataError, UserError
 from maskplay.pretext import prepare
-from maskplay.words import NgramSegmenter, Vocabulary, vocabulary
+from maskplay.words import NgramSegmenter, Vocabulary, lattice, vocabulary
 from maskplay.words.cutting import code_points, pieces
 from words.model_references import best, expected
 from words.references import generated
@@ -282,3 +282,17 @@ def test_perplexity_is_of_lines():
 def test_what_is_unknown_has_a_price(unknown):
     with pytest.raises(UserError, match="unknown: expected the log of a probability, a finite number"):
         mp.words.Vocabulary({"天地": 3}, unknown=unknown)
+
+
+@pytest.mark.parametrize("span", [1, 2, 7, 30])
+@pytest.mark.parametrize("joins", [(0.3, 0.2), (0.25, 0.003, 0.01, 0.001)])
+def test_spans_of_a_run_are_cut_as_the_whole(monkeypatch, span, joins):
+    draw = np.random.default_rng(span)
+    scores = draw.normal(-2.0, 1.0, (len(joins), 900)).astype("float32")
+    runs = lattice.Runs(np.array([3, 100, 700, 150]), np.array([90, 50, 1, 400]))
+    logs = [math.log10(join) for join in joins]
+    whole = lattice.best_tags(scores, runs, logs)
+    monkeypatch.setattr(lattice, "SPAN", span)
+    np.testing.assert_array_equal(lattice.best_tags(scores, runs, logs), whole)
+    assert 0.2 < whole.mean() < 0.9
+    assert len(lattice.best_tags(scores, lattice.Runs(np.array([], int), np.array([], int)), logs)) == 0

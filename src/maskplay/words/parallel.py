@@ -131,10 +131,11 @@ def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, sta
         while True:
             # A worker is started when there is work for it, up to their number.
             while more and len(busy) < workers and sent - due < AHEAD * workers:
+                index, item = -1, None
                 try:
                     index, item = next(rest, (-1, None))
                 except Exception as error:  # of the items before it the results come first
-                    index, broken = -1, error
+                    broken = error
                 if index < 0:
                     more = False
                     break

@@ -52,7 +52,7 @@ class NgramSegmenter(Segmenter):
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         scores = self.model.scores(self.model.id_of.take(points))
         tags = np.minimum(np.arange(len(self.joins)), self.model.order - 1)
-        return best_tags(scores[tags][:, runs.places], runs, [math.log10(join) for join in self.joins])
+        return best_tags(scores[tags], runs, [math.log10(join) for join in self.joins])
 
 
 def segment(

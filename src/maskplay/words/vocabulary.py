@@ -31,8 +31,8 @@ class Vocabulary(Segmenter):
     """Words with their counts; it cuts text into the most probable ones.
 
     Args:
-        counts: how often each word occurs, numbers above 0, or what was found or counted. Words with anything but Chinese
-            characters in them are passed over: letters and digits stay together anyway.
+        counts: how often each word occurs, numbers above 0, or what was found or counted. Words with anything
+            but Chinese characters in them are passed over: letters and digits stay together anyway.
         unknown: natural log of the probability of a character that is no word; default as if half of one had been seen
             (where counts are shares, which add up to 1, half of the rarest word).
 
