@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from gradients import gradient
-from maskplay import autodiff, losses
+from maskplay import _backend, autodiff, losses
 from maskplay.losses import TokenCrossEntropy, token_losses
 
 RANDOM = np.random.default_rng(5)
@@ -232,3 +232,20 @@ def test_slopes_of_losses_without_logits_have_slopes(dtype: str) -> None:
     assert np.abs(expected).max() > 1
     near = np.abs(found - expected).max() / np.abs(expected).max()
     assert near < (1e-4 if dtype == "float32" else 0.05)
+
+
+def test_losses_without_logits_of_any_length() -> None:
+    """TensorFlow compiles the second shape for all that follow: then it knows neither rows nor places."""
+
+    def losses_and_slope(x, labels):
+        def total(table):
+            return ops.sum(token_losses(x, table, BIAS, labels)[..., 0])
+
+        return token_losses(x, TABLE, BIAS, labels), autodiff.gradient(total, ops.convert_to_tensor(TABLE))
+
+    fast = _backend.compiled(losses_and_slope, [])
+    for rows, places in ((2, 3), (2, 5), (3, 4), (1, 1)):
+        x, labels, _ = vectors(places)
+        given = [ops.convert_to_tensor(each[:rows]) for each in (x, labels)]
+        for found, expected in zip(fast(*given), losses_and_slope(*given), strict=True):
+            np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(expected), atol=1e-5)

@@ -151,8 +151,10 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     """
     wide = keras.backend.result_type(x.dtype, "float32")
     vocab_size, (batch, places) = table.shape[0], ops.shape(x)[:2]
-    # How many rows there will be a traced function may not know.
-    together = max(LOGITS // (vocab_size * batch), -(-places // PARTS)) if isinstance(batch, int) else 8
+    # How many rows there will be a traced function may not know, nor how many places: then these are one part.
+    together = 8
+    if isinstance(batch, int) and isinstance(places, int):
+        together = max(LOGITS // (vocab_size * batch), -(-places // PARTS))
     # Labels go in as floats: gradients with respect to integers are a special case of every backend.
     exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
 
@@ -162,8 +164,8 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
 
     def parts(*tensors: Any) -> list[list[Any]]:
         """Of each tensor some places of every row, one behind the other."""
-        starts = range(0, places, together)
-        return [[ops.reshape(t[:, i : i + together], (-1, *t.shape[2:])) for t in tensors] for i in starts]
+        stretches = [slice(i, i + together) for i in range(0, places, together)] if isinstance(places, int) else [slice(None)]
+        return [[ops.reshape(t[:, stretch], (-1, *t.shape[2:])) for t in tensors] for stretch in stretches]
 
     def whole(found: list[Any]) -> Any:
         """Such parts as one tensor `(batch, places, …)` again."""
