@@ -102,6 +102,31 @@ def test_a_decoder_goes_on_with_what_it_has_learnt_since(tiny: mp.Pretrained) ->
     assert after == mp.Pretrained(gpt.network, tiny.tokenizer, "gpt").generate("科学", max_new=6) != before
 
 
+def test_prompts_and_answers_of_any_length(tiny: mp.Pretrained) -> None:
+    """TensorFlow compiles the second length for all that follow: then it knows no length."""
+    for family, changes in (("gpt", {}), ("t5_pegasus", {"num_decoder_layers": 1})):
+        one = speaker(tiny, family, **changes)
+        for prompt, most in (("科学", 3), ("科学技术是", 5), ("科", 8)):
+            again = mp.Pretrained(one.network, tiny.tokenizer, family)
+            assert one.generate(prompt, max_new=most) == again.generate(prompt, max_new=most), (family, prompt)
+
+
+def test_vectors_are_those_of_the_network_as_it_is(tiny: mp.Pretrained) -> None:
+    """LoRA and quantization bring variables that the encoder compiled before does not know."""
+    gpt = speaker(tiny, "gpt")
+    found = [gpt.encode("科学")]
+    dense = gpt.encoder.layers_in_order[-1].feed.outer
+    dense.enable_lora(2)
+    for weight in (dense.lora_kernel_a, dense.lora_kernel_b):
+        weight.assign(np.random.default_rng(0).normal(0, 9, weight.shape))
+    found.append(gpt.encode("科学"))
+    gpt.network.quantize("int8")
+    found.append(gpt.encode("科学"))
+    alone = mp.Pretrained(gpt.network, tiny.tokenizer, "gpt").encode("科学")
+    np.testing.assert_array_equal(found[2], alone)
+    assert abs(found[1] - found[0]).max() > 0.1 and abs(found[2] - found[1]).max() > 1e-4
+
+
 def test_rows_that_are_no_tokens_are_never_said(tiny: mp.Pretrained) -> None:
     gpt = speaker(tiny, "gpt", vocab_size=len(tiny.tokenizer) + 8)
     table = keras.ops.convert_to_numpy(gpt.encoder.embedding.token.embeddings).copy()

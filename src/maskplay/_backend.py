@@ -139,16 +139,25 @@ def untraced() -> Any:
     return import_module("tensorflow").init_scope() if keras.config.backend() == "tensorflow" else nullcontext()
 
 
-def renewed(function: Callable[..., Any], variables: Callable[[], Sequence[Any]]) -> Callable[[], Callable[..., Any]]:
-    """`compiled`, and again when the variables have become others (LoRA came, or quantization): call it before use."""
-    known: Sequence[Any] = ()
-    fast = function
+def renewed(make: Callable[[], Any], variables: Callable[[], Sequence[Any]]) -> Callable[[], Any]:
+    """What is compiled once, and anew when the variables have become others (LoRA came, or quantization).
 
-    def now() -> Callable[..., Any]:
-        nonlocal known, fast
-        if [*map(id, current := variables())] != [*map(id, known)]:
-            known, fast = current, compiled(function, current)
-        return fast
+    Args:
+        make: gives what is compiled.
+        variables: those it reads, as they are now.
+
+    Returns:
+        A function that gives what was made last; call it before each use.
+    """
+    known: Sequence[Any] | None = None
+    made = None
+
+    def now() -> Any:
+        nonlocal known, made
+        current = variables()
+        if known is None or [*map(id, current)] != [*map(id, known)]:
+            known, made = current, make()
+        return made
 
     return now
 

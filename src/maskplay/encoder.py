@@ -250,12 +250,12 @@ class Encoder(keras.layers.Layer):
         self, tokens: Any, given: dict[str, Any], mask: masks.Mask, condition: Any, cache: dict[str, Any]
     ) -> Any:
         """Feed more tokens after those in the cache; the cache keeps its keys' facts, so any rule works."""
-        start, count, slots = cache["length"], ops.shape(tokens)[1], cache["facts"]["valid"].shape[1]
+        start, count, slots = cache["length"], ops.shape(tokens)[1], ops.shape(cache["facts"]["valid"])[1]
         try:
             room = slots - int(start)
-        except TypeError:  # being traced
+        except TypeError:  # being traced, and under TensorFlow perhaps for any number of slots
             room = slots
-        if isinstance(count, int) and count > room:
+        if isinstance(count, int) and isinstance(room, int) and count > room:
             raise UserError(f"the cache has {slots} slots and room for {room} more tokens, found {count}")
         at = start + ops.arange(count, dtype="int32")
         positions = at if given["positions"] is None else given["positions"]

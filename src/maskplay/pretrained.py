@@ -214,7 +214,7 @@ class Pretrained:
         if empty := [i for i, encoding in enumerate(encodings) if not len(encoding)]:
             raise UserError(f"encode: text {empty[0] + 1} has no token (this vocabulary frames texts with none)")
         vectors = np.zeros((len(texts), self.config.hidden_size), "float32")
-        graph = self._graph
+        graph = self._graph()
         # As few rows as a power of two can be: one text does not cost a whole batch.
         batch_size = min(batch_size, 1 << max(len(texts) - 1, 0).bit_length())
         # Longest first, and lengths rounded up: neighbours share a shape, so little is padded and few shapes compile.
@@ -239,8 +239,8 @@ class Pretrained:
         return np.asarray(ops.convert_to_numpy(pooler(vectors[:, None])), "float32")
 
     @functools.cached_property
-    def _graph(self) -> keras.Model:
-        return self.encoder.graph(FAMILIES[self.family].mask)
+    def _graph(self) -> Any:
+        return _backend.renewed(lambda: self.encoder.graph(FAMILIES[self.family].mask), lambda: self.encoder.variables)
 
     def logits(self, tokens: Any, segments: Any = None, at: Any = None, **facts: Any) -> Any:
         """Token scores.
@@ -333,7 +333,7 @@ class Pretrained:
             hidden, cache = stack(tokens, mask=masks.causal(), cache=cache)
             return network.score(hidden[:, -1:])[:, 0, :size], cache  # a table may have more rows than there are tokens
 
-        return _backend.renewed(step, lambda: network.variables)
+        return _backend.renewed(lambda: _backend.compiled(step, network.variables), lambda: network.variables)
 
     def save(self, path: str | os.PathLike[str], format: str = "maskplay") -> None:
         """Write a folder: "maskplay", "huggingface" (transformers opens it) or "google" (bert4keras opens it).
