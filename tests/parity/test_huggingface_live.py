@@ -52,6 +52,16 @@ def test_outputs_equal(name: str, tmp_path: Path) -> None:
             assert (best == theirs["mlm"].argmax(-1))[valid].all(), "another best token"
 
 
+@pytest.mark.parametrize("architecture", ["ErnieModel", "ErnieForMaskedLM"])
+def test_the_task_that_nobody_names_is_the_first(architecture: str, tmp_path: Path) -> None:
+    case = twins.Case(architecture, twins.SMALL | {"use_task_id": True, "type_vocab_size": 4, "hidden_act": "relu"}, 11)
+    twin, given = twins.build(case), twins.inputs(case)
+    ernie, theirs, valid = mp.load(twins.save(twin, tmp_path)), twins.reference(twin, **given), given["tokens"] != 0
+    hidden = ernie.encoder(given["tokens"], segments=given["segments"])
+    assert_within(1e-5, architecture, hidden, theirs["hidden"], valid)
+    assert [name.split(".")[-2] for name in ernie.report.passed_over].count("task_type_embeddings") == 1
+
+
 @pytest.mark.parametrize("file", ["safetensors", "bin", "legacy"])
 @pytest.mark.parametrize("name", ["bert_pretraining", "bert_bare", "roformer_factorised"])
 def test_files_of_every_age_open_alike(name: str, file: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Case:
 
     @property
     def family(self) -> str:
-        return "roformer" if self.architecture.startswith("RoFormer") else "bert"
+        return next(name for name in ("roformer", "ernie", "bert") if self.architecture.lower().startswith(name))
 
 
 # The sizes of the bert4keras goldens, so that under JAX one process compiles most operations once.

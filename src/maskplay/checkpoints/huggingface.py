@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskplay.checkpoints.dialect import Table, write_config
+from maskplay.checkpoints.tensors import LazyTensor, Tensors
 from maskplay.config import TABLES as POSITION_TABLES
 from maskplay.config import Config
 from maskplay.errors import CheckpointError
@@ -200,6 +201,26 @@ TABLES = (
     Table("t5", "huggingface", _t5(False, False), sign=r"encoder\.block\.0\.layer\.1\.DenseReluDense\.wi\.weight",
           copies=_T5_TIED, empty=_T5_EMPTY),
 )  # fmt: skip
+
+
+def with_task_types(tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
+    """ERNIE's task types as part of its segments: where a call names no task, transformers takes the first."""
+    entries = tensors.entries()
+    task = next((name for name in entries if name.endswith("embeddings.task_type_embeddings.weight")), "")
+    segments = task.replace("task_type_embeddings", "token_type_embeddings")
+    if not config.get("use_task_id") or not task or segments not in entries:
+        return tensors
+    types, rows = entries.pop(task), entries[segments]
+    if len(types.shape) != 2 or not types.shape[0] or types.shape[1:] != rows.shape[1:]:
+        return tensors  # refused as what no weight takes
+
+    def read() -> np.ndarray:
+        return np.asarray(rows.read(), "float32") + np.asarray(types.read()[0], "float32")
+
+    entries[segments] = LazyTensor(rows.shape, np.dtype("float32"), read)
+    skipped = {**tensors.skipped, task: "its first row is added to the segments'"}
+    return Tensors(tensors.path, tensors.container, entries, skipped, tensors.config, tensors.stored)
+
 
 # The class that transformers has for a family and the heads of a network.
 _BERT_CLASSES: dict[tuple[str, ...], str] = {

@@ -17,6 +17,7 @@ import numpy as np
 
 from maskplay.checkpoints.dialect import read_config
 from maskplay.checkpoints.files import open_tensors
+from maskplay.checkpoints.huggingface import with_task_types
 from maskplay.checkpoints.match import Match, Recognised, adapt, match, recognise, refuse, refuse_strangers
 from maskplay.checkpoints.shapes import weight_shapes
 from maskplay.checkpoints.tensors import LazyTensor, Tensors, byte_count
@@ -118,7 +119,7 @@ def describe(
             f"{tensors.path}: this is a checkpoint of {origin}, not of {family}, and cannot become one ({error}): "
             "load it without family="
         ) from None
-    return Described(tensors, other, path, plain.found, adapt(plain.match, given, family, other, wanted))
+    return Described(plain.tensors, other, path, plain.found, adapt(plain.match, given, family, other, wanted))
 
 
 def _as(
@@ -137,6 +138,8 @@ def _as(
             kind = f"{values['model_type']!r:.60}"
             raise CheckpointError(f"{path or 'config'}: model_type: expected a name, found {kind}")
         found = recognise(tensors, values, family)
+        if found.family == "ernie":
+            tensors = with_task_types(tensors, values)
         if isinstance(values.get("config"), Mapping):
             choices = Config.from_dict(dict(values["config"]))
             if heads is None and isinstance(values.get("heads"), list):  # also such as have no weights of their own
