@@ -162,7 +162,7 @@ T5 = Family(
     ),
     "arXiv:1910.10683",
     heads=("lm",),
-    tokenizers=(SENTENCEPIECE,),
+    tokenizers=(SENTENCEPIECE, WORDPIECE),
 )  # fmt: skip
 T5_1_1 = T5.but(
     "t5_1_1", "arXiv:2002.05202", activation="gated_gelu_tanh", scores="own", intermediate_size=2048, dropout=0.0,
@@ -197,3 +197,23 @@ def family(name: str) -> Family:
     if name not in FAMILIES:
         raise UserError(f"expected a model family, one of {', '.join(FAMILIES)}; found {name!r}")
     return FAMILIES[name]
+
+
+def refuse_vocabulary(kind: str, size: int, name: str, rows: int) -> None:
+    """Raise `UserError` for a vocabulary that cannot be a network's.
+
+    Args:
+        kind, size: of the vocabulary, as `Tokenizer.kind` and `len` say.
+        name, rows: the network's family, and how many tokens it has embeddings for.
+    """
+    if size > rows:
+        raise UserError(
+            f"the vocabulary has {size} tokens, but the network has embeddings for {rows}: they do not belong together"
+        )
+    allowed = family(name).tokenizers
+    if kind not in allowed:
+        owners = [row.name for row in FAMILIES.values() if kind in row.tokenizers]
+        raise UserError(
+            f"the vocabulary is {kind}, as {', '.join(owners[:3])} have; {name} has {' or '.join(allowed)}"
+            ": they do not belong together"
+        )

@@ -24,8 +24,7 @@ from maskplay.config import Config
 from maskplay.decode import greedy
 from maskplay.encoder import Encoder
 from maskplay.errors import MissingExtra, UserError
-from maskplay.families import FAMILIES
-from maskplay.families import family as family_of
+from maskplay.families import FAMILIES, refuse_vocabulary
 from maskplay.language_model import SCORES, LanguageModel
 from maskplay.storage import MARKER, read_marker
 from maskplay.text.tokenizer import Tokenizer
@@ -57,7 +56,7 @@ class Pretrained:
         encoder: its `Encoder`.
         config: its `Config`.
         tokenizer: the `Tokenizer`; asking for it raises `UserError` when the checkpoint came without a vocabulary, or
-            with one that cannot be opened.
+            with one that cannot be opened or does not fit.
         family: a name of `maskplay.families`.
         report: which tensor of the checkpoint filled what (`checkpoints.match.Match`); None for fresh parts.
 
@@ -81,17 +80,13 @@ class Pretrained:
     ) -> None:
         if not network.built:
             network.build()
-        if tokenizer is not None and len(tokenizer) > network.config.vocab_size:
-            raise UserError(
-                f"the vocabulary has {len(tokenizer)} tokens, but the network has embeddings for "
-                f"{network.config.vocab_size}: they do not belong together"
-            )
-        _check_kind(tokenizer, family)
+        if tokenizer is not None:
+            refuse_vocabulary(tokenizer.kind, len(tokenizer), family, network.config.vocab_size)
         self.network = network
         self.family = family
         self.report = report
         self._tokenizer = tokenizer
-        self._trouble: Exception | None = None  # why the tokenizer that lies beside the weights could not be opened
+        self._trouble: Exception | None = None  # why the vocabulary that lies beside the weights is not used
 
     @property
     def config(self) -> Config:
@@ -434,17 +429,11 @@ def load(
         tokenizer = tokenizer.keep(keep_tokens)
     if tokenizer is not None and names is not None:
         tokenizer = tokenizer.add(names)
-    made = Pretrained(network, tokenizer, report.family, report)
+    try:
+        made = Pretrained(network, tokenizer, report.family, report)
+    except UserError as error:
+        if vocab is not None:
+            raise
+        made, trouble = Pretrained(network, None, report.family, report), error
     made._trouble = trouble
     return made
-
-
-def _check_kind(tokenizer: Tokenizer | None, family: str) -> None:
-    """Refuse a vocabulary of a kind that the family never has."""
-    allowed = family_of(family).tokenizers
-    if tokenizer is not None and tokenizer.kind not in allowed:
-        owners = [name for name, row in FAMILIES.items() if tokenizer.kind in row.tokenizers]
-        raise UserError(
-            f"the vocabulary is {tokenizer.kind}, as {', '.join(owners[:3])} have; {family} has {' or '.join(allowed)}"
-            ": they do not belong together"
-        )

@@ -412,6 +412,28 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
         mp.load(tmp_path / "out", vocab=tmp_path / "vocab.txt")
 
 
+def test_a_vocabulary_that_only_lies_beside_leaves_the_network(tmp_path: Path) -> None:
+    b = mp.Pretrained(fresh().network)
+    b.save(tmp_path / "out", format="google")
+    (tmp_path / "out" / "vocab.txt").write_text("\n".join([*VOCABULARY, "多"]) + "\n", encoding="utf-8")
+    found = mp.load(tmp_path / "out")
+    assert same(found, b)
+    with pytest.raises(mp.UserError, match=f"has {len(VOCABULARY) + 1} tokens, .* do not belong together"):
+        found.encode("科学")
+
+
+@pytest.mark.parametrize("family", ["t5", "t5_1_1", "mt5"])
+def test_t5_with_the_vocabulary_of_bert(tmp_path: Path, family: str) -> None:
+    """Chinese ones have it, such as uer/t5-base-chinese-cluecorpussmall."""
+    row = mp.families.family(family).config
+    sizes = dict(hidden_size=16, num_layers=1, num_heads=2, num_decoder_layers=1, intermediate_size=24, head_size=None)
+    t5 = fresh(row.but(vocab_size=len(VOCABULARY), **sizes), ("lm",), family)
+    t5.save(tmp_path / "out", format="huggingface")
+    found = mp.load(tmp_path / "out")
+    assert same(found, t5) and found.family == family
+    assert found.generate("科学技术", max_new=5) == t5.generate("科学技术", max_new=5)
+
+
 def test_saving_never_replaces_a_strangers_folder(tmp_path: Path) -> None:
     b = fresh()
     (tmp_path / "mine").mkdir()
