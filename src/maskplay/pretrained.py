@@ -382,8 +382,8 @@ def load(
             whatever fits is taken over, and `print(b.report)` tells what did not.
         segmenter: the function that cuts text into words, where the tokenizer beside the weights has one of your own.
         **changes: position="hierarchical" (texts beyond the position table), max_positions=1024 (the table
-            interpolated), activation="gelu_tanh", condition_size=128 (conditional layer normalization),
-            attention="residual" (RealFormer), dropout=0.2, …
+            interpolated; the distances of NEZHA and T5 stay), activation="gelu_tanh", condition_size=128 (conditional
+            layer normalization), attention="residual" (RealFormer), dropout=0.2, …
 
     Returns:
         A `Pretrained`; for a saved play, the play.

@@ -92,6 +92,8 @@ def test_a_condition_changes_nothing_until_trained(name: str) -> None:
         ("llama_hf", {"condition_size": 4}, "only norm 'layer' takes a condition"),
         ("llama_hf", {"hidden_size": 4}, "hidden_size cannot be changed at load"),
         ("roberta_hf", {"activation": "gated_silu"}, "activation='gated_silu' needs other weights"),
+        ("nezha_hf", {"max_positions": 128}, "max_positions: distances were learnt up to 4, .* any length"),
+        ("t5_hf", {"max_positions": 512}, "max_positions: distances were learnt up to"),
     ],
 )
 def test_what_needs_other_weights_is_refused(name: str, options: dict[str, object], says: str) -> None:

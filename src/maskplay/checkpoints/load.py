@@ -190,8 +190,8 @@ def load_network(
         compound_tokens: for each new token the old ids (or `(ids, weights)`) whose mean it starts from; they follow the
             kept ones.
         **changes: other choices of the config that need no other weights: position="hierarchical", dropout=…; more
-            `max_positions` than the table has rows interpolate it, fewer cut it; `condition_size` adds weights that
-            start at zero and so change nothing.
+            `max_positions` than the table has rows interpolate it, fewer cut it (distances, as NEZHA and T5 have them,
+            are no such table); `condition_size` adds weights that start at zero and so change nothing.
 
     Returns:
         The network and the report of what filled what.
@@ -278,6 +278,11 @@ def _check_changes(before: Config, after: Config) -> None:
         if new[name] != value:
             was, now = getattr(before, name), getattr(after, name)
             raise UserError(f"load: {name}={now!r} needs other weights than this checkpoint's {was!r}")
+    if after.position in ("relative", *BUCKETS) and after.max_positions != before.max_positions:
+        raise UserError(
+            f"load: max_positions: distances were learnt up to {before.max_positions}, and farther ones count as that "
+            "far: texts of any length can be read as it is"
+        )
     if before.condition_size is not None and after.condition_size != before.condition_size:
         raise UserError(f"load: condition_size: this checkpoint has one of {before.condition_size}")
 
