@@ -90,6 +90,7 @@ def test_scores_at_places_are_the_scores_there(model: LanguageModel) -> None:
     full, some = model(TOKENS), model(TOKENS, at=at)
     np.testing.assert_allclose(numpy(some["mlm"]), np.take_along_axis(numpy(full["mlm"]), at[..., None], 1), atol=1e-5)
     assert some["hidden"].shape == (2, 8, 16)
+    np.testing.assert_array_equal(numpy(model(TOKENS, at=at.tolist())["mlm"]), numpy(some["mlm"]))
 
 
 def test_config_clone_and_save(model: LanguageModel, tmp_path: Path) -> None:
@@ -155,6 +156,14 @@ def test_the_encoder_may_be_used_first() -> None:
         (lambda: LanguageModel(CONFIG, heads=["nsp"]), "reads the pooler"),
         (lambda: LanguageModel(CONFIG, heads=[]).score(np.ones((1, 1, 16))), "no head that scores tokens"),
         (lambda: LanguageModel(CONFIG)(np.ones((1, 17), "int32")), "at most 16"),
+        (lambda: LanguageModel(CONFIG)("文本"), "tokens: expected ids, found the text '文本'"),
+        (lambda: LanguageModel(CONFIG)(["文", "本"]), "tokens: expected ids, found the text"),
+        (lambda: LanguageModel(CONFIG)(TOKENS, at=[[99], [0]]), r"at: expected places .* from 0 to .*, found \[\[99\], "),
+        (lambda: LanguageModel(CONFIG)(TOKENS, at=[[0], [-1]]), "at: expected places"),
+        (lambda: LanguageModel(CONFIG)(TOKENS[:, :0]), "tokens: expected at least one in each row, found none"),
+        (lambda: LanguageModel(CONFIG)(TOKENS, at=[0, 1]), r"at: expected places \(batch, positions\)"),
+        (lambda: LanguageModel(CONFIG, heads="mlm"), "heads: expected a list such as .*, found the text 'mlm'"),
+        (lambda: LanguageModel(CONFIG.but(embedding_size=8), heads=["lm"]), "hidden_size .* embedding_size is 8"),
         (lambda: LanguageModel({"vocab_size": 3, "hidden": 3}), "unknown field hidden"),
     ],
 )

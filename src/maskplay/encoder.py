@@ -118,12 +118,8 @@ class Encoder(keras.layers.Layer):
         return [self.blocks[i * blocks // layers] for i in range(layers)]
 
     def __call__(self, tokens: Any, *facts: Any, **options: Any) -> Any:
-        # Keras takes no lists of numbers.
-        def array(ids: Any) -> Any:
-            return np.asarray(ids) if isinstance(ids, list | tuple) else ids
-
-        options = {name: array(ids) for name, ids in options.items()}
-        return super().__call__(array(tokens), *map(array, facts), **options)
+        options = {name: as_array(ids) for name, ids in options.items()}
+        return super().__call__(as_ids(tokens), *map(as_array, facts), **options)
 
     def call(
         self,
@@ -300,6 +296,8 @@ class Encoder(keras.layers.Layer):
         if len(tokens.shape) != 2 or "float" in kind:
             # Floats are refused because half precision would round ids above 2048.
             raise UserError(f"tokens: expected integers (batch, length), found {kind} {tuple(tokens.shape)}")
+        if tokens.shape[1] == 0:
+            raise UserError("tokens: expected at least one in each row, found none")
         for name, fact in facts.items():
             shapes = [tuple(tokens.shape)] + [tuple(tokens.shape[1:])] * (name == "positions")
             if fact is not None and not any(_alike(fact.shape, shape) for shape in shapes):
@@ -361,6 +359,19 @@ class Encoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "cross": self.cross}
+
+
+def as_array(ids: Any) -> Any:
+    """Lists of numbers as an array, which Keras wants; anything else as it is."""
+    return np.asarray(ids) if isinstance(ids, list | tuple) else ids
+
+
+def as_ids(tokens: Any) -> Any:
+    """The same of tokens; `UserError` for text, which is none yet."""
+    ids = as_array(tokens)
+    if isinstance(ids, str) or (isinstance(ids, np.ndarray) and ids.dtype.kind in "US"):
+        raise UserError(f"tokens: expected ids, found the text {str(tokens)[:40]!r}: Tokenizer.encode gives a text's ids")
+    return ids
 
 
 def _as_keys(valid: Any) -> Any:

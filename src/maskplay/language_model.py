@@ -3,22 +3,32 @@
 Knows no files and no text: `maskplay.load` returns it together with its tokenizer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from maskplay import masks
+from maskplay import _backend, masks
 from maskplay.config import Config
-from maskplay.encoder import Encoder
+from maskplay.encoder import Encoder, as_array, as_ids
 from maskplay.errors import UserError
 from maskplay.layers.heads import MaskedTokens, NextSentence, Pooler, ReplacedTokens, TokenScores
 from maskplay.losses import token_losses
 
 HEADS = ("pooler", "nsp", "mlm", "rtd", "lm")
 SCORES = ("mlm", "lm")  # heads that score tokens
+
+
+def known_heads(heads: Iterable[str]) -> tuple[str, ...]:
+    """Names of heads as a tuple; `UserError` where one is unknown."""
+    if isinstance(heads, str):
+        raise UserError(f"heads: expected a list such as ['mlm'], found the text {heads!r:.40}")
+    heads = tuple(heads)
+    if unknown := [head for head in heads if head not in HEADS]:
+        raise UserError(f"expected heads among {', '.join(HEADS)}, found {', '.join(map(str, unknown))}")
+    return heads
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -43,7 +53,8 @@ class LanguageModel(keras.Model):
     length or positions, 2)`, found without holding the logits: see `maskplay.losses.token_losses`.
 
     Raises:
-        UserError: an unknown head, "nsp" without "pooler", or no decoder tokens where there is a decoder.
+        UserError: an unknown head, "nsp" without "pooler", a tied "lm" over a token table of another width, no decoder
+            tokens where there is a decoder, or places that no token has.
 
     Example:
         >>> tiny = Config(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=16)
@@ -58,8 +69,7 @@ class LanguageModel(keras.Model):
         kwargs.setdefault("name", "language_model")
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
-        if unknown := [head for head in heads if head not in HEADS]:
-            raise UserError(f"expected heads among {', '.join(HEADS)}, found {', '.join(unknown)}")
+        heads = known_heads(heads)
         if "nsp" in heads and "pooler" not in heads:
             raise UserError("the head 'nsp' reads the pooler: ask for heads=('pooler', 'nsp', …)")
         if config.num_decoder_layers and set(heads) - {"lm"}:
@@ -91,6 +101,12 @@ class LanguageModel(keras.Model):
         if "lm" in heads:
             scale = config.hidden_size**-0.5 if config.scores.endswith("_scaled") else 1.0
             tied = config.scores.startswith("tied")
+            if tied and self.encoder.embedding.width != config.hidden_size:
+                raise UserError(
+                    f"the head 'lm' compares vectors of hidden_size {config.hidden_size} with the token table, whose "
+                    f"embedding_size is {config.embedding_size}: ask for scores='own', for embedding_size=None, or for "
+                    "the head 'mlm'"
+                )
             self.lm = TokenScores(config.vocab_size, tied, scale, spread, dtype=policy, name="lm")
 
     def build(self, input_shape: Any = None) -> None:
@@ -102,6 +118,10 @@ class LanguageModel(keras.Model):
             if head is not None and not head.built:
                 head.build(hidden[1:] if head is self.nsp else hidden)
         self.built = True
+
+    def __call__(self, tokens: Any, *facts: Any, **options: Any) -> Any:
+        options = {name: as_array(ids) for name, ids in options.items()}
+        return super().__call__(as_ids(tokens), *map(as_array, facts), **options)
 
     def call(
         self,
@@ -123,6 +143,7 @@ class LanguageModel(keras.Model):
         if (decoder_tokens is None) == (self.decoder is not None):
             wanted = "none" if self.decoder is None else "some: this has a decoder"
             raise UserError(f"decoder_tokens: expected {wanted}")
+        _check_places(at, tokens if self.decoder is None else decoder_tokens)
         hidden = self.encoder(
             tokens,
             segments=segments,
@@ -223,6 +244,16 @@ class LanguageModel(keras.Model):
             policy = getattr(self.dtype_policy, "default_policy", self.dtype_policy)
             config["dtype"] = keras.dtype_policies.DTypePolicyMap(policy.name, policies)
         return config
+
+
+def _check_places(at: Any, tokens: Any) -> None:
+    """Say which of the places to be scored there is not, where they are known: backends answer NaN, or another place."""
+    values, length = None if at is None else _backend.known(at), tokens.shape[1]
+    if values is None or length is None or not values.size:
+        return
+    if values.ndim != 2 or values.min() < 0 or values.max() >= length:
+        found = f"{values.tolist()}"[:60]
+        raise UserError(f"at: expected places (batch, positions) from 0 to {length - 1}, found {found}")
 
 
 def named_weights(layer: keras.layers.Layer) -> dict[str, Any]:

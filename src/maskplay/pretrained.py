@@ -251,7 +251,7 @@ class Pretrained:
             Logits `(batch, length or positions, vocab_size)`, a backend tensor.
 
         Raises:
-            UserError: the network has no head that scores tokens.
+            UserError: the network has no head that scores tokens, or ids or places are out of range.
 
         Example:
             >>> import maskplay as mp
@@ -261,11 +261,8 @@ class Pretrained:
         """
         if not self.scores_tokens:
             raise UserError(f"this {self.family} checkpoint has no head that scores tokens ('mlm' or 'lm')")
-        arrays = {"segments": segments, "at": at, "mask": FAMILIES[self.family].mask, **facts}
-        for name, value in arrays.items():
-            if value is not None and not isinstance(value, masks.Mask | bool):
-                arrays[name] = ops.convert_to_tensor(value)
-        found = self.network(ops.convert_to_tensor(tokens), **arrays)
+        options = {"segments": segments, "at": at, "mask": FAMILIES[self.family].mask, **facts}
+        found = self.network(tokens, **options)
         return found["lm" if self.network.mlm is None else "mlm"]
 
     @property

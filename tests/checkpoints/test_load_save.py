@@ -296,6 +296,16 @@ def test_another_family_starts_from_what_fits(tmp_path: Path) -> None:
     assert "made from a checkpoint of bert" in str(made.report) and "  bert/embeddings/position" in str(made.report)
 
 
+def test_a_narrow_token_table_scores_no_wide_vectors(tmp_path: Path) -> None:
+    fresh(TINY.but(embedding_size=8, num_blocks=1), family="albert").save(tmp_path / "albert", format="google")
+    with pytest.raises(mp.UserError, match="the head 'lm' compares vectors of hidden_size 16 .* embedding_size is 8"):
+        mp.load(tmp_path / "albert", family="gpt", strict=False)
+    gpt = mp.load(tmp_path / "albert", family="gpt", strict=False, heads=[])
+    assert gpt.encoder(TOKENS, mask=mp.masks.causal()).shape == (2, 8, 16)
+    with pytest.raises(mp.UserError, match="heads: expected a list such as .'mlm'., found the text 'mlm'"):
+        mp.load(tmp_path / "albert", heads="mlm")
+
+
 def test_heads_on_request(tmp_path: Path) -> None:
     b = fresh()
     b.save(tmp_path / "out")

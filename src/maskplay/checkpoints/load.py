@@ -26,7 +26,7 @@ from maskplay.config import BUCKETS, TABLES, Config, first_position
 from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
-from maskplay.language_model import SCORES, LanguageModel, named_weights
+from maskplay.language_model import SCORES, LanguageModel, known_heads, named_weights
 from maskplay.storage import JSON_LIMIT, MARKER, read_json, read_marker
 
 CHANGEABLE = (
@@ -88,7 +88,7 @@ def describe(
         if values is None:
             path = _config_beside(Path(source))
             values = read_json(path)
-    wanted = tuple(heads) if heads is not None else None
+    wanted = known_heads(heads) if heads is not None else None
     if family is None:
         return _as(None, tensors, values, path, wanted)
     said = plain = None

@@ -15,9 +15,9 @@ from maskplay.checkpoints.rename import Row
 from maskplay.checkpoints.shapes import weight_shapes
 from maskplay.checkpoints.tensors import Tensors
 from maskplay.config import Config
-from maskplay.errors import CheckpointError, UserError
+from maskplay.errors import CheckpointError
 from maskplay.families import FAMILIES
-from maskplay.language_model import HEADS
+from maskplay.language_model import HEADS, known_heads
 
 OURS = "maskplay"
 TABLES: tuple[Table, ...] = (*google.TABLES, *huggingface.TABLES, *llama2c.TABLES)
@@ -176,9 +176,7 @@ def match(tensors: Tensors, found: Recognised, config: Config, heads: Iterable[s
         config: the network's choices, before any change of the vocabulary.
         heads: the heads wanted, None for those the file has.
     """
-    wanted = None if heads is None else tuple(heads)
-    if unknown := [head for head in wanted or () if head not in HEADS]:
-        raise UserError(f"expected heads among {', '.join(HEADS)}, found {', '.join(map(str, unknown))}")
+    wanted = None if heads is None else known_heads(heads)
     table, family = found.table, FAMILIES[found.family]
     actual: dict[str, str] = {}
     result = Match(found.family, found.dialect, (), found.family)
