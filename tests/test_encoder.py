@@ -198,6 +198,16 @@ def test_padding_changes_nothing(encoder: Encoder, rotary: Encoder, text: str) -
         np.testing.assert_allclose(long[TOKENS != 0], run(each, mask)[TOKENS != 0], atol=5e-6)
 
 
+def test_a_segment_that_serves_a_row_leaks_nothing(encoder: Encoder) -> None:
+    """It is every token's: all are targets, each of which sees what comes before it."""
+    mask, whole = masks.prefix() & masks.padding(), np.ones((2, N), "int32")
+    expected = numpy(encoder(TOKENS, segments=whole, mask=mask))
+    np.testing.assert_allclose(numpy(encoder(TOKENS, segments=whole[:, :1], mask=mask)), expected, atol=1e-6)
+    graph = encoder.graph(mask)
+    found = graph({"tokens": ops.convert_to_tensor(TOKENS), "segments": ops.convert_to_tensor(whole[:, :1])})
+    np.testing.assert_allclose(numpy(found), expected, atol=1e-6)
+
+
 # Decoding step by step.
 
 
@@ -354,6 +364,21 @@ def test_one_encoder_in_two_models() -> None:
     assert shared == {id(weight) for weight in encoder.weights}
 
 
+def test_a_shared_embedding_is_in_no_file(tmp_path: Path) -> None:
+    encoder = Encoder(CONFIG)
+    decoder = Encoder(CONFIG, cross=True, embedding=encoder.embedding)
+    source, target = (keras.Input((None,), dtype="int32") for _ in range(2))
+    model = keras.Model([source, target], decoder(target, memory=encoder(source), mask=masks.causal()))
+    with pytest.raises(UserError, match="decoder: shares another encoder's embedding, .* num_decoder_layers"):
+        model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    expected, weights = numpy(model([TOKENS, TOKENS])), encoder.weights
+    for weight in weights:
+        weight.assign(numpy(weight) * 0)
+    model.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(numpy(model([TOKENS, TOKENS])), expected)
+
+
 def test_freezing_by_name() -> None:
     encoder = Encoder(CONFIG)
     graph = encoder.graph(masks.full())
@@ -458,6 +483,7 @@ def test_inputs_of_other_kinds(encoder: Encoder) -> None:
         (lambda e: e(TOKENS, condition=np.ones((2, 3), "float32")), r"condition: expected none, found \(2, 3\)"),
         (lambda e: e(TOKENS, mask=masks.prefix()), "prefix.. needs the fact 'segments'"),
         (lambda e: e(TOKENS, mask="causal()"), "expected a rule .* found str"),
+        (lambda e: e(TOKENS, order=ORDER[:, :1], mask=masks.permuted()), r"order: expected .* found \(2, 1\)"),
         (lambda e: e(TOKENS, mask=TOKENS != 0), "expected a rule"),
         (lambda e: e(TOKENS[0]), r"expected integers \(batch, length\), found int32 \(8,\)"),
         (lambda e: e(TOKENS.astype("float32")), "found float32"),

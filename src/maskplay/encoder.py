@@ -31,7 +31,8 @@ class Encoder(keras.layers.Layer):
     Args:
         config: a `Config`, or its dictionary.
         cross: whether every block looks at `memory` too.
-        embedding: another encoder's embedding, to share it; its owner saves it.
+        embedding: another encoder's embedding, to share it. Keras' own file would hold it twice, so saving to one is
+            refused: `LanguageModel` with `num_decoder_layers` is an encoder with such a decoder, and is saved whole.
 
     Call arguments, all ints `(batch, length)` unless said:
         tokens: token ids.
@@ -79,6 +80,7 @@ class Encoder(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, Config) else Config.from_dict(config)
         self.cross = cross
+        self.shares = embedding is not None
         self.remat = False
         policy = self.dtype_policy
         self.embedding = embedding or Embedding(config, dtype=policy, name="embedding")
@@ -299,8 +301,11 @@ class Encoder(keras.layers.Layer):
         if tokens.shape[1] == 0:
             raise UserError("tokens: expected at least one in each row, found none")
         for name, fact in facts.items():
+            if fact is None:
+                continue
             shapes = [tuple(tokens.shape)] + [tuple(tokens.shape[1:])] * (name == "positions")
-            if fact is not None and not any(_alike(fact.shape, shape) for shape in shapes):
+            one_for_all = name == "order" and fact.shape[-1] == 1 != tokens.shape[1]  # no place in an order is
+            if one_for_all or not any(_alike(fact.shape, shape) for shape in shapes):
                 raise UserError(f"{name}: expected the tokens' shape {shapes[0]}, found {tuple(fact.shape)}")
         if (memory is None) == self.cross:
             raise UserError(f"{self.name}: memory: expected {'one' if self.cross else 'none'}")
@@ -358,6 +363,11 @@ class Encoder(keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
+        if self.shares:
+            raise UserError(
+                f"{self.name}: shares another encoder's embedding, which Keras' own file cannot say: save a LanguageModel "
+                "with num_decoder_layers, or weights alone (save_weights)"
+            )
         return {**super().get_config(), "config": self.config.to_dict(), "cross": self.cross}
 
 

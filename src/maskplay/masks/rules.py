@@ -284,6 +284,8 @@ class Prefix(RankMask):
         # UniLM's rank is the cumulative sum of segments. Counting also each return from 1 to 0 closes its two traps:
         # padding (segment 0) after the target would share the last target's rank, and so would a second source.
         segments = facts.need("segments", self)
+        size = np.shape if xp is np else ops.shape
+        segments = xp.broadcast_to(segments, (*size(segments)[:-1], facts.length))  # also where one serves a whole row
         before = xp.concatenate([segments[..., :1], segments[..., :-1]], axis=-1)
         steps = xp.logical_or(xp.not_equal(segments, 0), xp.not_equal(segments, before))
         return xp.cumsum(_cast(steps, xp), axis=-1)
