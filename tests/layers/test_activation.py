@@ -8,7 +8,10 @@ import pytest
 from keras import ops
 
 from gradients import gradient
+from maskplay.errors import UserError
 from maskplay.layers.activation import activation
+from maskplay.layers.feed import FeedForward
+from maskplay.layers.heads import Pooler
 
 X = np.concatenate([np.linspace(-40, 40, 4001), [-1e4, -5.5, -0.0, 0.0, 1e-20, 1e4]]).astype("float32")
 PHI = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in X.astype("float64")])
@@ -33,3 +36,11 @@ def test_gelu_keeps_small_values_in_half_precision(kind: str) -> None:
     assert keras.backend.standardize_dtype(result.dtype) == kind
     exact = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in (-3.0, -2.0, -1.0, 0.125, 2.0)]
     np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(result, "float32")), exact, rtol=0.03)
+
+
+def test_other_activations_are_told() -> None:
+    for wrong in ("swish", "gated_mish", ops.gelu):
+        with pytest.raises(UserError, match="feed-forward activation: expected one of gelu, .*, gated_linear, found "):
+            FeedForward(16, wrong)
+    with pytest.raises(UserError, match="activation: expected one of gelu, .*, linear, found 'swish'"):
+        Pooler(8, "swish")(X[None, :8, None])

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from maskplay import _backend
+from maskplay.errors import UserError
 
 
 def _gelu(x: Any) -> Any:
@@ -31,10 +32,12 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def activation(name: str) -> Callable[[Any], Any]:
-    """The function a config names; `KeyError` for a name that `Config` would have refused.
+    """The function a config names; `UserError` for a name that `Config` would have refused.
 
     Example:
         >>> float(activation("relu")(-1.0))
         0.0
     """
+    if name not in _FUNCTIONS:
+        raise UserError(f"activation: expected one of {', '.join(_FUNCTIONS)}, found {name!r:.60}")
     return _FUNCTIONS[name]

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from maskplay.config import ACTIVATIONS, GATED
+from maskplay.errors import UserError
 from maskplay.layers.activation import activation
 
 
@@ -20,6 +22,9 @@ class FeedForward(keras.layers.Layer):
 
     Shapes: `(…, hidden)` to the same.
 
+    Raises:
+        UserError: another activation.
+
     Example:
         >>> FeedForward(16)(ops.ones((1, 3, 8))).shape
         (1, 3, 8)
@@ -34,6 +39,9 @@ class FeedForward(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if activation not in ACTIVATIONS + GATED:
+            known = ", ".join(ACTIVATIONS + GATED)
+            raise UserError(f"feed-forward activation: expected one of {known}, found {activation!r:.60}")
         self.inner_size = inner_size
         self.activation = activation
         self.initializer_range = initializer_range
