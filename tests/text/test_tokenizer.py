@@ -387,6 +387,12 @@ def test_google_folders_know_their_case(data, tmp_path, name):
     assert Tokenizer.load(tmp_path).lowercase == (name != "bert-base-cased")
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\r\n\r\n\r\n"])
+def test_blank_lines_at_the_end_are_none(tmp_path, end):
+    (tmp_path / "vocab.txt").write_bytes("\n".join(TINY).encode() + end)
+    assert list(Tokenizer.load(tmp_path).vocab) == list(Tokenizer.from_vocab(tmp_path / "vocab.txt").vocab) == TINY
+
+
 @pytest.mark.parametrize(
     "content, message",
     [

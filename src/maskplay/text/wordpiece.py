@@ -191,7 +191,10 @@ def read_vocab(path: Path) -> list[str]:
     }
     if path.suffix in with_hint:
         raise UserError(f"{path}: expected a vocab.txt, one token a line; this is {with_hint[path.suffix]}")
-    return read_lines(path)
+    lines = read_lines(path)
+    while lines and not lines[-1]:  # editors leave them; no token stands behind
+        lines.pop()
+    return lines
 
 
 def from_rust(file: RustFile) -> WordPiece:
