@@ -25,7 +25,9 @@ def find(source: str | os.PathLike[str]) -> Path:
     if text.startswith("bundled:"):
         return bundled.path(text.removeprefix("bundled:"))
     if not _HUB_ID.fullmatch(text) or path.parent.is_dir():
-        raise UserError(f"{text}: no such file or folder")
+        bare = _HUB_ID.fullmatch(f"owner/{text}") and not path.suffix
+        hint = "; a hub id has its owner in front, such as google-bert/bert-base-chinese" if bare else ""
+        raise UserError(f"{text}: no such file or folder{hint}")
     # The hub's library reports one cause of failure in many classes; all of them mean "not to be had from there".
     try:
         from huggingface_hub import snapshot_download
