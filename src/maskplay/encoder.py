@@ -365,8 +365,8 @@ class Encoder(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         if self.shares:
             raise UserError(
-                f"{self.name}: shares another encoder's embedding, which Keras' own file cannot say: save a LanguageModel "
-                "with num_decoder_layers, or weights alone (save_weights)"
+                f"{self.name}: shares another encoder's embedding, which Keras' own file cannot say: save a "
+                "LanguageModel with num_decoder_layers, or weights alone (save_weights)"
             )
         return {**super().get_config(), "config": self.config.to_dict(), "cross": self.cross}
 
@@ -380,7 +380,7 @@ def as_ids(tokens: Any) -> Any:
     """The same of tokens; `UserError` for text, which is none yet."""
     ids = as_array(tokens)
     if isinstance(ids, str) or (isinstance(ids, np.ndarray) and ids.dtype.kind in "US"):
-        raise UserError(f"tokens: expected ids, found the text {str(tokens)[:40]!r}: Tokenizer.encode gives a text's ids")
+        raise UserError(f"tokens: expected ids, found the text {str(tokens)[:40]!r}: Tokenizer.encode gives ids")
     return ids
 
 

@@ -247,7 +247,7 @@ class LanguageModel(keras.Model):
 
 
 def _check_places(at: Any, tokens: Any) -> None:
-    """Say which of the places to be scored there is not, where they are known: backends answer NaN, or another place."""
+    """Say which places to be scored there are not, where they are known: backends answer NaN, or another place."""
     values, length = None if at is None else _backend.known(at), tokens.shape[1]
     if values is None or length is None or not values.size:
         return

@@ -164,7 +164,8 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
 
     def parts(*tensors: Any) -> list[list[Any]]:
         """Of each tensor some places of every row, one behind the other."""
-        stretches = [slice(i, i + together) for i in range(0, places, together)] if isinstance(places, int) else [slice(None)]
+        starts = range(0, places, together) if isinstance(places, int) else ()
+        stretches = [slice(i, i + together) for i in starts] or [slice(None)]
         return [[ops.reshape(t[:, stretch], (-1, *t.shape[2:])) for t in tensors] for stretch in stretches]
 
     def whole(found: list[Any]) -> Any:

@@ -124,12 +124,13 @@ def test_task_types_count_where_the_config_says_so() -> None:
     """ERNIE's first one is part of every segment; a file whose config does not speak of them has a tensor too many."""
     arrays, config = source("ernie")
     task = np.random.default_rng(0).normal(size=(3, 24)).astype("float32")
-    more = {**arrays, "ernie.embeddings.task_type_embeddings.weight": task}
-    for b in (mp.load(more, config={**config, "use_task_id": True}), mp.load(more, config=config, strict=False)):
+    name, says = "ernie.embeddings.task_type_embeddings.weight", {**config, "use_task_id": True}
+    more = {**arrays, name: task}
+    for b in (mp.load(more, config=says), mp.load(more, config=config, strict=False)):
         added = named_weights(b.network)["encoder/embedding/segment/embeddings"].numpy()
         added = added - arrays["ernie.embeddings.token_type_embeddings.weight"]
         np.testing.assert_allclose(added, added * 0 + (0 if b.report.problems else task[0]), atol=1e-6)
-    assert b.report.left_over == ["ernie.embeddings.task_type_embeddings.weight"]
+    assert b.report.left_over == [name]
     for wrong in (task[:0], task[:, 1:]):
         with pytest.raises(mp.CheckpointError, match="left over ernie.embeddings.task_type"):
-            mp.load({**more, "ernie.embeddings.task_type_embeddings.weight": wrong}, config={**config, "use_task_id": True})
+            mp.load({**more, name: wrong}, config=says)
