@@ -74,6 +74,11 @@ def learns_faster_written_out(query: Any) -> bool:
     return keras.config.backend() == "torch" and query.device.type == "cpu"
 
 
+def attends_in(kind: str) -> bool:
+    """Does the backend's own attention know this dtype? JAX's asks for products that only GPUs have in float16."""
+    return not (is_jax() and kind == "float16" and import_module("jax").default_backend() != "gpu")
+
+
 def jax_for(what: str) -> Any:
     """The module jax, for what Keras can do under JAX alone.
 

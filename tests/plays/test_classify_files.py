@@ -38,6 +38,20 @@ def test_half_precision_comes_back(tmp_path: Path) -> None:
     assert back.encoder.compute_dtype == model.encoder.compute_dtype == "bfloat16"
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_compiled(policy: str) -> None:
+    """Eagerly Keras makes up for products that a backend lacks; compiled, as `predict` runs, nothing does."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        pretrained = bert()
+        model = mp.plays.Classify(pretrained, LABELS)
+        assert np.isfinite(model.probabilities(["这个好", "差"])).all()
+        assert np.isfinite(pretrained.encode(["这个好", "差"])).all()
+        assert model.fit(reviews(4), validation_data=reviews(2), verbose=0).history["val_loss"][0] < 2
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def in_pairs(text: str) -> list[str]:
     return [text[i : i + 2] for i in range(0, len(text), 2)]
 

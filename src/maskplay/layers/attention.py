@@ -3,7 +3,7 @@
 A row that sees nothing gives 0, with finite gradients. Where it is exact the computation goes through
 `keras.ops.dot_product_attention` (fused kernels); dropout on the probabilities and requested attention maps need the
 probabilities themselves and take the written-out path, which gives the same numbers; so does training under PyTorch on
-a CPU, where the fused kernel's way back is slow.
+a CPU, where the fused kernel's way back is slow, and float16 where the kernel does not know it (JAX on a CPU).
 """
 
 import math
@@ -193,6 +193,7 @@ class Attention(keras.layers.Layer):
             share = self.num_heads // self.num_kv_heads
             key, value = ops.repeat(key, share, axis=2), ops.repeat(value, share, axis=2)
         written_out = bias is not None or relative is not None or self.key_size != self.head_size
+        written_out = written_out or not _backend.attends_in(keras.backend.standardize_dtype(query.dtype))
         if written_out or details or (training and (self.rate or _backend.learns_faster_written_out(query))):
             mixed, probabilities, scores = self._written_out(
                 query, key, value, visible, causal, bias, relative, training
