@@ -27,6 +27,30 @@ def test_what_a_folder_cannot_say_is_refused_or_merged(tmp_path: Path) -> None:
     assert not (tmp_path / "int8").exists()
 
 
+@pytest.mark.parametrize("heads", [("pooler", "mlm"), ("mlm",)])
+def test_optimizers_find_their_weights_again(heads: tuple[str, ...], tmp_path: Path) -> None:
+    """Patterns of paths: a model from a file has the paths that it was trained with."""
+    pattern, adam = "language_model/encoder/.*", keras.optimizers.Adam
+    rules = keras.optimizers.OptimizerMap(adam(), {pattern: keras.optimizers.SGD(momentum=0.9)})
+    optimizers = {
+        "rates": mp.optimizers.ParameterRates(adam(), {"^language_model/encoder/": 0.1}),
+        "rows": mp.optimizers.LazyRows(adam(), ["^language_model/encoder/embedding/token/"]),
+        "multi": keras.optimizers.MultiOptimizer(rules),
+    }
+    for name, optimizer in optimizers.items():
+        model = mp.plays.Classify(bert(heads=heads, dropout=0.0, attention_dropout=0.0), LABELS, dropout=0.0)
+        model.compile(optimizer)
+        model.fit(reviews(4), verbose=0)
+        model.save(tmp_path / f"{name}.keras")
+        back = keras.saving.load_model(tmp_path / f"{name}.keras")
+        assert [weight.path for weight in back.weights] == [weight.path for weight in model.weights]
+        slots = [[slot.path for slot in each.optimizer.variables] for each in (model, back)]
+        assert slots[0] == slots[1] and len(slots[0]) > 2
+        for each in (model, back):
+            each.fit(reviews(4), shuffle=False, verbose=0)
+        np.testing.assert_allclose(back.probabilities(["好"]), model.probabilities(["好"]), atol=1e-6)
+
+
 def test_half_precision_comes_back(tmp_path: Path) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

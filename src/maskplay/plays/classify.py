@@ -89,6 +89,10 @@ class Classify(keras.Model):
         if not isinstance(self.max_length, int) or not 3 <= self.max_length <= (self.config.longest or 2**20):
             raise UserError(f"max_length: expected 3 to {self.config.longest or 2**20} tokens, found {max_length!r}")
         self.rate = dropout
+        # Built by itself: its weights' paths, which optimizers may know, are then the same when a file is opened again.
+        if not network.built:
+            network.build()
+        self._network = {"name": network.name, "heads": ["pooler"] if network.pooler else []}
         policy, spread = self.dtype_policy, self.config.initializer_range
         self.encoder = network.encoder
         self.pooler = network.pooler or Pooler(
@@ -105,7 +109,7 @@ class Classify(keras.Model):
 
     def build(self, input_shape: Any = None) -> None:
         hidden = (None, None, self.config.hidden_size)
-        for layer, shape in ((self.encoder, None), (self.pooler, hidden), (self.classifier, hidden[1:])):
+        for layer, shape in ((self.pooler, hidden), (self.classifier, hidden[1:])):
             if not layer.built:
                 layer.build(shape)
         self.built = True
@@ -315,12 +319,14 @@ class Classify(keras.Model):
             "labels": list(self.labels),
             "max_length": self.max_length,
             "dropout": self.rate,
+            "network": self._network,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classify":
         config = dict(config)
-        network = LanguageModel(Config.from_dict(config.pop("config")), heads=["pooler"], dtype=config.get("dtype"))
+        options = {"heads": ["pooler"], "dtype": config.get("dtype"), **config.pop("network", {})}
+        network = LanguageModel(Config.from_dict(config.pop("config")), **options)
         return cls(SimpleNamespace(network=network, tokenizer=None), **config)
 
     def save_assets(self, folder: str) -> None:
