@@ -1,5 +1,7 @@
 """The token loss against Keras' own, against a double loop, and at its edges."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import ops
 
 from gradients import gradient
 from maskplay import _backend, autodiff, losses
+from maskplay.errors import UserError
 from maskplay.losses import TokenCrossEntropy, token_losses
 
 RANDOM = np.random.default_rng(5)
@@ -249,3 +252,19 @@ def test_losses_without_logits_of_any_length() -> None:
         given = [ops.convert_to_tensor(each[:rows]) for each in (x, labels)]
         for found, expected in zip(fast(*given), losses_and_slope(*given), strict=True):
             np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(expected), atol=1e-5)
+
+
+def test_losses_are_of_logits() -> None:
+    """Under any of its names Keras' sparse cross-entropy is that of logits; what cannot be turned is refused."""
+    sparse = keras.losses.SparseCategoricalCrossentropy
+    for loss in (None, sparse, keras.losses.sparse_categorical_crossentropy):
+        assert losses.of_logits(loss).from_logits
+    for name in ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"):
+        assert losses.of_logits(name).from_logits
+    categorical = keras.losses.categorical_crossentropy
+    given = functools.partial(categorical, from_logits=True)
+    for loss in (sparse(from_logits=True), given, TokenCrossEntropy(), keras.losses.MeanSquaredError()):
+        assert losses.of_logits(loss) is loss
+    for loss in (sparse(), categorical, "categorical_crossentropy", "CategoricalCrossentropy", "binary_crossentropy"):
+        with pytest.raises(UserError, match="made with from_logits=True, found .*[cC]rossentropy without"):
+            losses.of_logits(loss)

@@ -213,6 +213,19 @@ class Config:
             return self.max_positions - self.first_position
         return self.max_positions**2 if self.position == "hierarchical" else None
 
+    @property
+    def least_size(self) -> int:
+        """What a network of this config holds at least, in numbers."""
+        table = (self.vocab_size + (self.num_segments or 0)) * self.size_of_embedding
+        if self.position in TABLES:
+            table += self.max_positions * self.size_of_embedding
+        table += self.hidden_size**2 + self.num_buckets * self.num_heads * (self.position in BUCKETS)
+        heads = self.num_heads + (self.num_kv_heads or self.num_heads)
+        width = 2 * self.intermediate_size + heads * (self.size_per_key + self.size_per_head)
+        if self.attention == "gau":
+            width = 3 * self.intermediate_size + self.size_per_key
+        return table + self.blocks * self.hidden_size * (width + 2 * (self.condition_size or 0))
+
     def but(self, **changes: Any) -> "Config":
         """The same choices with some changed."""
         return dataclasses.replace(self, **changes)

@@ -5,12 +5,15 @@ as the logits, `(batch, length, vocabulary)`; here the right logit is gathered. 
 are a whole vocabulary, `token_losses` finds them without the logits ever being in memory together.
 """
 
+from inspect import signature
 from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["TokenAccuracy", "TokenCrossEntropy", "token_losses"]
+from maskplay.errors import UserError
+
+__all__ = ["TokenAccuracy", "TokenCrossEntropy", "of_logits", "token_losses"]
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -122,6 +125,30 @@ class TokenAccuracy(keras.metrics.Metric):
 
 
 LOGITS, PARTS = 2**23, 32  # in memory at a time, about; but never more parts than this
+
+
+def of_logits(loss: Any) -> Any:
+    """A loss for outputs that are logits: by default, or under any of Keras' names for it, sparse cross-entropy.
+
+    Args:
+        loss: a loss, its name, its class or a function, as `keras.Model.compile` takes it; None for the default.
+
+    Raises:
+        UserError: it takes its input for probabilities.
+
+    Example:
+        >>> of_logits("sparse_categorical_crossentropy").from_logits
+        True
+    """
+    found, sparse = keras.losses.get(loss), keras.losses.SparseCategoricalCrossentropy
+    named = type(found) is sparse and found is not loss
+    if found is None or named or found is keras.losses.sparse_categorical_crossentropy:
+        return sparse(from_logits=True, reduction="mean_with_sample_weight")
+    option = signature(found).parameters.get("from_logits")
+    if not getattr(found, "from_logits", option is None or option.default):
+        name = getattr(found, "__name__", type(found).__name__)
+        raise UserError(f"loss: the outputs are logits; expected one made with from_logits=True, found {name} without")
+    return found
 
 
 def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:

@@ -21,11 +21,12 @@ import numpy as np
 from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
-from maskplay.config import BUCKETS, TABLES, Config
+from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError, listed
 from maskplay.examples import examples_of, row_of, weights_of
 from maskplay.language_model import LanguageModel, named_weights, weight_values
 from maskplay.layers.heads import Pooler
+from maskplay.losses import of_logits
 from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
 
@@ -142,7 +143,8 @@ class Classify(keras.Model):
             optimizer = keras.optimizers.AdamW(2e-5)
         if metrics is None and weighted_metrics is None:
             weighted_metrics = ["accuracy"]
-        super().compile(optimizer, _known_loss(loss), loss_weights, metrics, weighted_metrics, **kwargs)
+        loss = keras.tree.map_structure(of_logits, loss)
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def fit(
         self,
@@ -413,31 +415,9 @@ class Classify(keras.Model):
         return {f"{part}/{name}": weight for part in parts for name, weight in named(parts[part]).items()}
 
 
-def _known_loss(loss: Any) -> Any:
-    """A loss for logits and numbers of classes: by default, or under Keras' name for it, their cross-entropy.
-
-    Raises:
-        UserError: it takes its input for probabilities.
-    """
-    if loss is None or loss == "sparse_categorical_crossentropy":
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-    if getattr(loss, "from_logits", True) is False:
-        raise UserError(f"loss: the outputs are logits; expected {type(loss).__name__}(from_logits=True)")
-    return loss
-
-
 def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
-    table = (config.vocab_size + (config.num_segments or 0)) * config.size_of_embedding
-    if config.position in TABLES:
-        table += config.max_positions * config.size_of_embedding
-    table += config.hidden_size**2 + config.num_buckets * config.num_heads * (config.position in BUCKETS)
-    heads = config.num_heads + (config.num_kv_heads or config.num_heads)
-    width = 2 * config.intermediate_size + heads * (config.size_per_key + config.size_per_head)
-    if config.attention == "gau":
-        width = 3 * config.intermediate_size + config.size_per_key
-    block = config.hidden_size * (width + 2 * (config.condition_size or 0))
-    claimed, found = table + config.blocks * block, sum(math.prod(shape) for shape in shapes.values())
+    claimed, found = config.least_size, sum(math.prod(shape) for shape in shapes.values())
     if claimed > found:
         raise CheckpointError(
             f"{folder / MARKER}: describes a network of more than {claimed:,} numbers, {WEIGHTS} holds {found:,}"
