@@ -149,3 +149,8 @@ def test_wrong_things_are_told() -> None:
     clone = keras.models.clone_model(play())
     with pytest.raises(mp.UserError, match="has no tokenizer .as a clone has none."):
         clone.predict(["好吃"])
+    for rate in (1.5, -0.1, "0.1", True):
+        with pytest.raises(mp.UserError, match="dropout: expected a rate from 0 to 1, found"):
+            mp.plays.Classify(bert(), LABELS, dropout=rate)
+    with pytest.raises(mp.UserError, match="load the network without condition_size"):
+        mp.plays.Classify(bert(condition_size=4), LABELS)

@@ -79,6 +79,8 @@ class Classify(keras.Model):
             raise UserError(f"expected what mp.load returns, found {bert!r:.60}: write Classify(mp.load(…), labels)")
         network = bert.network
         self.config: Config = network.config.but(num_decoder_layers=0)  # of T5 only the encoder reads
+        if self.config.condition_size is not None:
+            raise UserError("a classifier has no condition to give: load the network without condition_size")
         if self.config.pad_id is None:
             name = getattr(bert, "family", "network")
             raise UserError(f"a {name} has no padding token to fill batches with: load it with pad_id=…")
@@ -89,6 +91,8 @@ class Classify(keras.Model):
         self.max_length = longest if max_length is None else max_length
         if not isinstance(self.max_length, int) or not 3 <= self.max_length <= (self.config.longest or 2**20):
             raise UserError(f"max_length: expected 3 to {self.config.longest or 2**20} tokens, found {max_length!r}")
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+            raise UserError(f"dropout: expected a rate from 0 to 1, found {dropout!r}")
         self.rate = dropout
         # Built by itself: its weights' paths, which optimizers may know, are then the same when a file is opened again.
         if not network.built:
