@@ -19,6 +19,7 @@ from maskplay.layers.block import Block
 from maskplay.layers.embedding import Embedding
 from maskplay.layers.norm import norm_of
 from maskplay.layers.position import Places, RelativeBias, RelativeSinusoids, distances
+from maskplay.layers.quantized import quantized_parts
 from maskplay.layers.remat import rematerialized
 
 FACTS = ("segments", "positions", "documents", "order", "valid")
@@ -368,7 +369,8 @@ class Encoder(keras.layers.Layer):
                 f"{self.name}: shares another encoder's embedding, which Keras' own file cannot say: save a "
                 "LanguageModel with num_decoder_layers, or weights alone (save_weights)"
             )
-        return {**super().get_config(), "config": self.config.to_dict(), "cross": self.cross}
+        config = {"config": self.config.to_dict(), "cross": self.cross}
+        return {**super().get_config(), **quantized_parts(self), **config}
 
 
 def as_array(ids: Any) -> Any:

@@ -15,6 +15,7 @@ from maskplay.config import Config
 from maskplay.encoder import Encoder, as_array, as_ids
 from maskplay.errors import UserError
 from maskplay.layers.heads import MaskedTokens, NextSentence, Pooler, ReplacedTokens, TokenScores
+from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import token_losses
 
 HEADS = ("pooler", "nsp", "mlm", "rtd", "lm")
@@ -238,12 +239,8 @@ class LanguageModel(keras.Model):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "config": self.config.to_dict(), "heads": list(self.heads)}
-        policies = {layer.path: layer.dtype_policy for layer in self._flatten_layers() if layer.quantization_mode}
-        if policies:  # after quantize(…): which layers it reached, for `from_config` to make them so
-            policy = getattr(self.dtype_policy, "default_policy", self.dtype_policy)
-            config["dtype"] = keras.dtype_policies.DTypePolicyMap(policy.name, policies)
-        return config
+        config = {"config": self.config.to_dict(), "heads": list(self.heads)}
+        return {**super().get_config(), **quantized_parts(self), **config}
 
 
 def _check_places(at: Any, tokens: Any) -> None:

@@ -25,6 +25,10 @@ def test_what_a_folder_cannot_say_is_refused_or_merged(tmp_path: Path) -> None:
     with pytest.raises(mp.UserError, match="a quantized play is not saved"):
         whole.save(tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
+    whole.save(tmp_path / "int8.keras")
+    back, texts = keras.saving.load_model(tmp_path / "int8.keras"), ["这个好", "差"]
+    assert back.classifier.quantization_mode == "int8"
+    np.testing.assert_allclose(back.probabilities(texts), whole.probabilities(texts), rtol=1e-5)
 
 
 @pytest.mark.parametrize("heads", [("pooler", "mlm"), ("mlm",)])

@@ -14,6 +14,7 @@ from keras import ops
 
 from maskplay import _backend, masks
 from maskplay.layers.pool import masked_softmax
+from maskplay.layers.quantized import quantized_parts
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -252,6 +253,7 @@ class Attention(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "num_heads": self.num_heads,
             "head_size": self.head_size,
             "output_size": self.output_size,

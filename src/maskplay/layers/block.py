@@ -10,6 +10,7 @@ from maskplay.layers.feed import FeedForward
 from maskplay.layers.gated_attention import GatedAttention
 from maskplay.layers.norm import norm_of
 from maskplay.layers.position import Rotary
+from maskplay.layers.quantized import quantized_parts
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -158,4 +159,5 @@ class Block(keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict(), "cross": self.has_cross}
+        config = {"config": self.config.to_dict(), "cross": self.has_cross}
+        return {**super().get_config(), **quantized_parts(self), **config}

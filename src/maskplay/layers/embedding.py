@@ -9,6 +9,7 @@ from maskplay.config import TABLES, Config
 from maskplay.errors import UserError
 from maskplay.layers.norm import norm_of
 from maskplay.layers.position import LearnedPosition
+from maskplay.layers.quantized import quantized_parts
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -134,7 +135,7 @@ class Embedding(keras.layers.Layer):
         return (*tokens_shape, self.config.hidden_size)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict()}
+        return {**super().get_config(), **quantized_parts(self), "config": self.config.to_dict()}
 
 
 def _normal(config: Config) -> keras.initializers.Initializer:

@@ -8,6 +8,7 @@ from keras import ops
 from maskplay.config import ACTIVATIONS, GATED
 from maskplay.errors import UserError
 from maskplay.layers.activation import activation
+from maskplay.layers.quantized import quantized_parts
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -76,6 +77,7 @@ class FeedForward(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "inner_size": self.inner_size,
             "activation": self.activation,
             "initializer_range": self.initializer_range,

@@ -13,6 +13,7 @@ from keras import ops
 from maskplay.layers.activation import activation
 from maskplay.layers.attention import extended
 from maskplay.layers.pool import masked_softmax
+from maskplay.layers.quantized import quantized_parts
 
 SHORTEST, USUAL = 16, 512  # fewer tokens count as so many; so many leave the scores as they are
 
@@ -129,6 +130,7 @@ class GatedAttention(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "inner_size": self.inner_size,
             "key_size": self.key_size,
             "activation": self.activation,

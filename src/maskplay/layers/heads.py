@@ -11,6 +11,7 @@ from keras import ops
 
 from maskplay.layers.activation import activation
 from maskplay.layers.norm import LayerNorm
+from maskplay.layers.quantized import quantized_parts
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -51,6 +52,7 @@ class Pooler(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "size": self.size,
             "activation": self.activation,
             "initializer_range": self.initializer_range,
@@ -80,7 +82,8 @@ class NextSentence(keras.layers.Layer):
         return (input_shape[0], 2)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config()  # written out: Keras refuses to record for itself that a dtype policy was given
+        # Written out: Keras refuses to record for itself that a dtype policy was given.
+        return {**super().get_config(), **quantized_parts(self)}
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -153,6 +156,7 @@ class MaskedTokens(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "vocab_size": self.vocab_size,
             "size": self.size,
             "activation": self.activation,
@@ -195,7 +199,7 @@ class ReplacedTokens(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {"activation": self.activation, "initializer_range": self.initializer_range}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **quantized_parts(self), **config}
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -243,6 +247,7 @@ class TokenScores(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "vocab_size": self.vocab_size,
             "tied": self.tied,
             "scale": self.scale,

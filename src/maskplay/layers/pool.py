@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from maskplay.layers.quantized import quantized_parts
+
 
 def masked_softmax(scores: Any, valid: Any = None, axis: int = -1) -> Any:
     """Softmax over what is valid; exactly 0 elsewhere, and everywhere where nothing is valid, with finite gradients.
@@ -121,4 +123,4 @@ class AttentionPooling(_Pool):
         return ops.sum(weights * x, axis=1)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size}
+        return {**super().get_config(), **quantized_parts(self), "size": self.size}

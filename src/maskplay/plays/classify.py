@@ -26,6 +26,7 @@ from maskplay.errors import CheckpointError, UserError, listed
 from maskplay.examples import examples_of, row_of, weights_of
 from maskplay.language_model import LanguageModel, named_weights, weight_values
 from maskplay.layers.heads import Pooler
+from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import of_logits
 from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
@@ -321,6 +322,7 @@ class Classify(keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **quantized_parts(self),
             "config": self.config.to_dict(),
             "labels": list(self.labels),
             "max_length": self.max_length,
@@ -371,7 +373,7 @@ class Classify(keras.Model):
         if self.tokenizer is None:
             raise UserError("this play has no tokenizer to save; save it as a .keras file")
         if any(layer.quantization_mode for layer in self._flatten_layers()):
-            raise UserError("a quantized play is not saved: save it before quantize(…), and quantize what is opened")
+            raise UserError("a quantized play is not saved as a folder: save a .keras file, or save before quantize(…)")
         description = {
             "format": "play",
             "play": "classify",

@@ -1,0 +1,36 @@
+"""What `quantize` reached, for the configs of layers that have others inside: a `.keras` file then opens again."""
+
+import re
+from typing import Any
+
+import keras
+
+
+def quantized_parts(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The "dtype" for the config of a layer that is quantized, which tells of each sub-layer; {} where nothing is.
+
+    Sub-layers are known by their paths from this layer on: inside another model, the layer's own path may be longer.
+    What is made from such a config computes, but Keras' own layers cannot be saved a second time from it.
+
+    Example:
+        >>> from maskplay.layers.feed import FeedForward
+        >>> layer = FeedForward(16)
+        >>> layer.build((None, 8))
+        >>> layer.outer.quantize("int8")
+        >>> quantized_parts(layer)["dtype"]["feed_forward/outer"].name
+        'int8_from_float32'
+    """
+    above, policies = layer.path and layer.path.rpartition("/")[0], {}
+    for part in layer._flatten_layers():
+        if part.quantization_mode:
+            path, policy = part.path, part.dtype_policy
+            policies[f"(.*/)?{re.escape(path.removeprefix(f'{above}/'))}"] = _of(policy, path)
+    if not policies:
+        return {}
+    default = getattr(layer.dtype_policy, "default_policy", layer.dtype_policy)
+    return {"dtype": keras.dtype_policies.DTypePolicyMap(default.name, policies)}
+
+
+def _of(policy: keras.dtype_policies.DTypePolicy, path: str) -> keras.dtype_policies.DTypePolicy:
+    """What a policy says of a path: a layer that comes from a file has the map of the layer around it."""
+    return policy[path] if isinstance(policy, keras.dtype_policies.DTypePolicyMap) else policy
