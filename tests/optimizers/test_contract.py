@@ -10,6 +10,7 @@ import pytest
 from maskplay import _backend
 from maskplay.errors import UserError
 from maskplay.optimizers import (
+    GAINS_AND_BIASES,
     Average,
     LayerAdaptation,
     LazyRows,
@@ -84,6 +85,42 @@ def test_a_saved_run_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -
     variables = model.optimizer.variables
     assert len(variables) == len({id(each) for each in variables}) == count, [each.path for each in variables]
     assert not {id(each) for each in variables} & {id(each) for each in model.weights}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: ParameterRates(adam(), {"^m/head/": 2.0, "bias": 0.5}),
+        lambda: LazyRows(adam(), ["^m/token/"]),
+        lambda: LayerAdaptation(adam(), exclude=["^m/token", GAINS_AND_BIASES]),
+    ],
+    ids=["rates", "rows", "layers"],
+)
+def test_patterns_mean_the_weights_they_found(made: Made, tmp_path: Path) -> None:
+    """A Sequential that was loaded has paths without its name, which the patterns have."""
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(9, 4, name="token"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(1, name="head"),
+        ],
+        name="m",
+    )
+    model.compile(made(), "mse")
+    batch = np.arange(12).reshape(4, 3) % 7, np.ones((4, 1), "float32")
+    model.train_on_batch(*batch)
+    model.save(tmp_path / "half.keras")
+    loaded = keras.models.load_model(tmp_path / "half.keras")
+    for each in (model, loaded):
+        each.train_on_batch(*batch)
+    assert same(loaded.get_weights(), model.get_weights())
+    assert same(arrays(loaded.optimizer.variables), arrays(model.optimizer.variables))
+    # They hold for these weights alone, and again when it is saved before it trains.
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(loaded.optimizer))
+    assert again.get_config() == loaded.optimizer.get_config()
+    with pytest.raises(UserError, match="is found in no weight's path"):
+        again.build([keras.Variable(np.ones((2, 2)), name="kernel")])
 
 
 def test_weights_beside_another_optimizer_are_loaded(tmp_path: Path) -> None:

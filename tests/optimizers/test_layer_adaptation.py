@@ -79,6 +79,11 @@ def test_what_is_left_to_the_inner_optimizer() -> None:
             LayerAdaptation(keras.optimizers.Adam(rate))
 
 
+def test_a_pattern_that_is_part_of_the_default_must_be_found_too() -> None:
+    with pytest.raises(UserError, match="the pattern 'gamma' is found in no weight's path"):
+        LayerAdaptation(keras.optimizers.SGD(0.1), exclude="gamma").build([keras.Variable([3.0], name="kernel")])
+
+
 def test_a_rate_of_0_stands_still() -> None:
     weight = keras.Variable([3.0, 4.0])
     optimizer = LayerAdaptation(keras.optimizers.SGD(keras.optimizers.schedules.PolynomialDecay(0.0, 2, 1.0)))

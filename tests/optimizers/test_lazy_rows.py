@@ -220,3 +220,8 @@ def test_replicas_of_tensorflow_are_refused() -> None:
     object.__setattr__(optimizer, "_distribution_strategy", Strategy())
     with pytest.raises(NotImplementedError, match="keras.distribution"):
         optimizer.build(fed(adam(), TABLE).trainable_variables)
+
+
+def test_no_pattern_would_do_nothing() -> None:
+    with pytest.raises(UserError, match="expected at least one pattern"):
+        LazyRows(keras.optimizers.Adam(), [])

@@ -55,3 +55,11 @@ def test_layer_decay_on_our_own_models() -> None:
     ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, blocks=2).build(above)
     with pytest.raises(UserError, match="embedding"):
         ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, blocks=2).build([weights[-1]])
+    shared = mp.LanguageModel(config.but(num_blocks=1), heads=("mlm",))  # as ALBERT
+    shared.build()
+    ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, shared.config.blocks).build(shared.trainable_variables)
+
+
+def test_factors_are_a_dictionary() -> None:
+    with pytest.raises(UserError, match="expected factors by pattern"):
+        ParameterRates(keras.optimizers.SGD(0.1), [("kernel", 0.5)])

@@ -10,7 +10,7 @@ from keras import ops
 
 from maskplay.errors import UserError
 from maskplay.optimizers.schedules import Modified, WithoutBiasCorrection
-from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, paths_matching, snapshot, within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, snapshot, within
 
 __all__ = ["LayerAdaptation"]
 
@@ -65,13 +65,15 @@ class LayerAdaptation(OptimizerWrapper):
 
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
-            patterns = [pattern for pattern in self.exclude if pattern not in GAINS_AND_BIASES]
-            paths_matching(patterns, variables, self.name)  # one that the user gave must be found somewhere
+            patterns = [pattern for pattern in self.exclude if pattern != GAINS_AND_BIASES]
+            found = self.matching(patterns, variables)  # one that the user gave must be found somewhere
+            excluded = {i for places in found.values() for i in places}
+            if GAINS_AND_BIASES in self.exclude:
+                excluded |= {i for i, v in enumerate(variables) if re.search(GAINS_AND_BIASES, v.path)}
             super().build(variables)
             self._adapted = [
-                not any(re.search(each, v.path) for each in self.exclude)
-                and not getattr(v, "overwrite_with_gradient", False)  # whose change is no step
-                for v in variables
+                i not in excluded and not getattr(v, "overwrite_with_gradient", False)  # whose change is no step
+                for i, v in enumerate(variables)
             ]
 
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, chain, paths_matching, snapshot
+from maskplay.optimizers.wrapper import OptimizerWrapper, chain, snapshot
 
 __all__ = ["LazyRows"]
 
@@ -31,7 +31,7 @@ class LazyRows(OptimizerWrapper):
             the weights and slots of the weights' shape then stand still.
 
     Raises:
-        UserError: when training starts: a pattern is found nowhere, a weight has no rows, or slots mix rows.
+        UserError: no pattern; or when training starts: one is found nowhere, a weight has no rows, or slots mix rows.
         NotImplementedError: under `tf.distribute` with several replicas, of which each would see other gradients; use
             `keras.distribution`.
 
@@ -53,6 +53,8 @@ class LazyRows(OptimizerWrapper):
     ) -> None:
         super().__init__(inner, **kwargs)
         self.patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        if not self.patterns:
+            raise UserError("LazyRows: expected at least one pattern, as 'embedding/token', found none")
         self.freeze_slots = freeze_slots
         self.allow_partial = allow_partial
 
@@ -62,14 +64,13 @@ class LazyRows(OptimizerWrapper):
         strategy = getattr(self, "_distribution_strategy", None)
         if strategy is not None and strategy.num_replicas_in_sync > 1:
             raise NotImplementedError("LazyRows: tf.distribute sums gradients too late; use keras.distribution")
-        found = paths_matching(self.patterns, variables, self.name)
-        paths = {path for matches in found.values() for path in matches}
+        lazy = {i for places in self.matching(self.patterns, variables).values() for i in places}
         if not self.inner.built:
             self.inner.build(variables)
         # Names of the inner optimizer's variables; kept here, the variables would be saved twice.
         self._slots: dict[int, set[tuple[str, int]]] = {}
         for i, variable in enumerate(variables):
-            if variable.path in paths:
+            if i in lazy:
                 if len(variable.shape) < 2:
                     shape = tuple(variable.shape)
                     raise UserError(f"LazyRows: expected weights of shape (rows, …), found {shape}: {variable.path}")

@@ -9,7 +9,7 @@ from typing import Any, Self
 import keras
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, paths_matching, snapshot, within
+from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot, within
 
 __all__ = ["ParameterRates"]
 
@@ -29,7 +29,7 @@ class ParameterRates(OptimizerWrapper):
             its factor from 0; where several are found the factors multiply. 0 freezes.
 
     Raises:
-        UserError: a negative factor, or, when training starts, a pattern that is found nowhere.
+        UserError: no dictionary, a negative factor, or, when training starts, a pattern that is found nowhere.
 
     Example:
         >>> kernel, bias = keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="bias")
@@ -41,6 +41,8 @@ class ParameterRates(OptimizerWrapper):
 
     def __init__(self, inner: keras.optimizers.Optimizer, factors: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(inner, **kwargs)
+        if not isinstance(factors, Mapping):
+            raise UserError(f"ParameterRates: expected factors by pattern, as {{'bias$': 2.0}}, found {factors!r:.80}")
         for pattern, factor in factors.items():
             if not within(factor, 0, sys.float_info.max):
                 raise UserError(f"ParameterRates: expected a factor from 0 for {pattern!r}, found {factor!r}")
@@ -53,8 +55,8 @@ class ParameterRates(OptimizerWrapper):
         Args:
             inner: any Keras optimizer.
             decay: the factor from one block to the one below, as 0.9.
-            blocks: of the encoder, `config.num_layers`. Heads have the full rate, the last block `decay` times that,
-                the embeddings below the first block `decay ** (blocks + 1)`.
+            blocks: different ones of the encoder, `config.blocks` (ALBERT's layers share one). Heads have the full
+                rate, the last block `decay` times that, the embeddings below the first block `decay ** (blocks + 1)`.
 
         Example:
             >>> rates = ParameterRates.layer_decay(keras.optimizers.Adam(2e-5), 0.5, blocks=2)
@@ -71,13 +73,13 @@ class ParameterRates(OptimizerWrapper):
             layers = [pattern for pattern in self.factors if LAYER.fullmatch(pattern)]
             here = [any(re.search(pattern, variable.path) for variable in variables) for pattern in layers]
             frozen = layers[: here.index(True)] if any(here) else []
-            found = paths_matching([one for one in self.factors if one not in frozen], variables, self.name)
+            found = self.matching([one for one in self.factors if one not in frozen], variables)
             super().build(variables)
             self._products = [
                 1  # Keras writes its gradient into it: there is no step
                 if getattr(variable, "overwrite_with_gradient", False)
-                else math.prod(self.factors[pattern] for pattern, paths in found.items() if variable.path in paths)
-                for variable in variables
+                else math.prod(self.factors[pattern] for pattern, places in found.items() if i in places)
+                for i, variable in enumerate(variables)
             ]
 
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:

@@ -63,6 +63,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         # A callable rate, because a number would become a variable that nothing uses.
         super().__init__(learning_rate=lambda: inner.learning_rate, name=name)
         self.inner = inner
+        self._found: dict[str, Any] | None = None  # what `matching` found, and for weights of which shapes
 
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
         """One call of the optimizer. A wrapper calls `advance` in the middle and keeps snapshots in local variables.
@@ -112,6 +113,18 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
         with _backend.untraced():
             return [slot(variable) for variable in self._trainable_variables]
+
+    def matching(self, patterns: Iterable[str], variables: list[keras.Variable]) -> dict[str, list[int]]:
+        """For each pattern the numbers of the weights in whose paths it is found, as by `paths_matching`.
+
+        What was found once is saved and stays: a `Sequential` that was loaded has other paths, without its own name.
+        """
+        shapes = [list(variable.shape) for variable in variables]
+        if self._found is None or self._found["shapes"] != shapes:  # of another network they say nothing
+            found = paths_matching(patterns, variables, self.name)
+            places = {name: [i for i, v in enumerate(variables) if v.path in paths] for name, paths in found.items()}
+            self._found = {"shapes": shapes, "places": places}
+        return self._found["places"]
 
     # What Keras calls
 
@@ -195,13 +208,20 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             variable.assign(store[str(i)])
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "inner": keras.saving.serialize_keras_object(self.inner)}
+        config = {"name": self.name, "inner": keras.saving.serialize_keras_object(self.inner)}
+        if self._found is not None:  # plain lists of those that Keras tracks
+            shapes = [list(shape) for shape in self._found["shapes"]]
+            places = {pattern: list(some) for pattern, some in self._found["places"].items()}
+            config["found"] = {"shapes": shapes, "places": places}
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         # A copy, because Keras writes the objects it makes into the config it is given.
         inner = keras.saving.deserialize_keras_object(deepcopy(config["inner"]), custom_objects=custom_objects)
-        return cls(**{**config, "inner": inner})
+        made = cls(**{**{name: value for name, value in config.items() if name != "found"}, "inner": inner})
+        made._found = config.get("found")
+        return made
 
 
 def _check_leaves(kind: str, inner: keras.optimizers.Optimizer) -> None:
