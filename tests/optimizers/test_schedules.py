@@ -38,6 +38,7 @@ def test_a_schedule_as_base() -> None:
     "made",
     [
         lambda: PiecewiseLinear(0.1, {2: 1, 5: 0}),
+        lambda: PiecewiseLinear(np.float32(0.1), {np.int64(2): 1, 5: np.float32(0.5)}),
         lambda: MicroStepSchedule(PiecewiseLinear(keras.optimizers.schedules.CosineDecay(0.1, 9), {2: 1, 5: 0.5}), 3),
         lambda: WithoutBiasCorrection(MicroStepSchedule(0.1, 3), 0.8, 0.9),
     ],

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import keras
@@ -20,16 +21,16 @@ class Modified(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, base: Base) -> None:
         if isinstance(base, dict):  # as saved
             base = keras.saving.deserialize_keras_object(base)
-        if not isinstance(base, int | float | keras.optimizers.schedules.LearningRateSchedule):
+        if not isinstance(base, Real | keras.optimizers.schedules.LearningRateSchedule) or isinstance(base, bool):
             raise UserError(f"{type(self).__name__}: expected a rate or a schedule, found {base!r}")
-        self.base = base
+        self.base = float(base) if isinstance(base, Real) else base  # NumPy's numbers are no JSON
 
     def rate(self, step: Any) -> Any:
         """The base's rate, a float32 tensor."""
-        return ops.cast(self.base if isinstance(self.base, int | float) else self.base(step), "float32")
+        return ops.cast(self.base if isinstance(self.base, float) else self.base(step), "float32")
 
     def get_config(self) -> dict[str, Any]:
-        number = isinstance(self.base, int | float)
+        number = isinstance(self.base, float)
         return {"base": self.base if number else keras.saving.serialize_keras_object(self.base)}
 
 
