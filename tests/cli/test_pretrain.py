@@ -21,7 +21,8 @@ import maskplay as mp
 from cli.faults import call, fault, start
 from cli.test_fit import wait_for
 from maskplay import callbacks, pretrained
-from maskplay.cli.pretrain import documents
+from maskplay.cli.pretrain import digest, documents, way_of
+from maskplay.language_model import named_weights
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--intermediate-size", 32, "--vocab-size", 100,
          "--length", 24, "--batch-size", 4, "--held-out", 0.2)  # fmt: skip
@@ -247,6 +248,74 @@ def same_weights(out: Path, whole: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """Run a command that is stopped after the first report."""
+    real = callbacks.Resume.on_train_batch_end
+
+    def stop(self, batch: int, logs=None) -> None:
+        real(self, batch, logs)
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.Resume, "on_train_batch_end", stop)
+        assert call(*arguments) == 130
+
+
+def test_a_result_among_the_text_is_no_text(capfd, text, monkeypatch, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(text.read_bytes())
+    again = command(folder, folder / "out", "--steps", 4, "--report-every", 2, "--tensorboard", folder / "figures")
+    killed(monkeypatch, *again)
+    assert sorted(os.listdir(folder)) == ["a.txt", "figures", "out.running"]
+    capfd.readouterr()
+    assert call(*again) == 0
+    assert "going on with the run that stopped after step" in capfd.readouterr().err
+    figures = json.loads((folder / "out" / "metrics.json").read_text("utf-8"))
+    assert figures["settings"]["PATH"]["file"] == str(folder / "a.txt")
+    killed(monkeypatch, *again)  # the first result lies there meanwhile
+    assert call(*again, "--restart") == 0
+    assert json.loads((folder / "out" / "metrics.json").read_text("utf-8"))["tokens"] == figures["tokens"]
+    (folder / "a.txt").unlink()
+    capfd.readouterr()
+    assert "found only what lies in --out" in fault(capfd, *again)
+
+
+def test_the_same_bytes_read_in_another_way_are_another_run(capfd, monkeypatch, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": line}, ensure_ascii=False) for line in ["天地玄黄。", "宇宙洪荒。"] * 60]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    killed(monkeypatch, *command(tmp_path / "a.txt", tmp_path / "out", "--steps", 4, "--report-every", 2))
+    (tmp_path / "a.txt").rename(tmp_path / "a.jsonl")
+    capfd.readouterr()
+    err = fault(capfd, *command(tmp_path / "a.jsonl", tmp_path / "out", "--steps", 4, "--report-every", 2))
+    assert "holds an unfinished run with PATH" in err
+    # Of plain text the digest is what it always was.
+    found = digest([tmp_path / "a.jsonl"]), digest([(tmp_path / "a.jsonl").rename(tmp_path / "a.txt")])
+    whole = hashlib.sha256(hashlib.sha256((tmp_path / "a.txt").read_bytes()).digest()).hexdigest()
+    assert found[1]["sha256"] == whole != found[0]["sha256"]
+    cased, lower = (mp.Tokenizer.from_vocab([*mp.Tokenizer.from_characters("天", 90).vocab], each) for each in (0, 1))
+    assert way_of(cased) == "WordPiece cased" and not way_of(lower)
+
+
+@pytest.mark.parametrize("objective", ["simbert", "mlm+sop"])
+def test_a_model_gets_the_heads_it_lacks(capfd, objective: str, text, whole: Path, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.tsv"
+    table.write_text("".join(f"怎么退货{i}\t如何退货{i}\n" for i in range(20)), encoding="utf-8")
+    model, source = ("bundled:zh-small", table) if objective == "simbert" else (whole, text)
+    options = ["--model", model, "--objective", objective, "--length", 24, "--batch-size", 4, "--held-out", 0.2]
+    capfd.readouterr()
+    assert call("pretrain", source, "--out", tmp_path / "out", "--steps", 2, "--learning-rate", 1e-9, *options) == 0
+    lacking = "pooler" if objective == "simbert" else "pooler and nsp"
+    assert f"{model}: has no head {lacking}; begun afresh\n" in capfd.readouterr().err
+    before, after = mp.load(model), mp.load(tmp_path / "out")
+    assert {*after.network.heads} == {*before.network.heads, *lacking.split(" and ")}
+    old, new = (named_weights(each.network) for each in (before, after))
+    for name, weight in old.items():
+        pair = [keras.ops.convert_to_numpy(each) for each in (weight, new[name])]
+        np.testing.assert_allclose(*pair, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("room", [1_000, 20_000], ids=["while the text is encoded", "when the state is saved"])

@@ -40,9 +40,10 @@ from maskplay.cli.recipe import (
     parse_objective,
     settle,
 )
-from maskplay.cli.tensorboard import EventFile
+from maskplay.cli.tensorboard import FILES, EventFile
 from maskplay.corpus.places import check_field, holds_json
 from maskplay.errors import UserError
+from maskplay.language_model import SCORES
 from maskplay.plays import Pretrain
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
@@ -126,7 +127,7 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
     running = out.with_name(f"{out.name}.running")
     objectives = parse_objective(recipe["objective"])
 
-    files = corpus.paths(sources)
+    files = texts_of(sources, out, recipe["tensorboard"])
     if pipes := [path for path in files if path != corpus.STDIN and not path.is_file()]:
         raise UserError(f"{pipes[0]}: expected a file, found a pipe, which is read only once; give - and --vocab")
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
@@ -138,12 +139,14 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
         raise UserError("-: standard input is read once, and a vocabulary is made from the text first; give --vocab")
     settings |= {"PATH": digest(files)}
     if recipe["vocab"]:
-        tokens = json.dumps(list(Tokenizer.load(recipe["vocab"]).vocab))
-        settings["vocab"] = {"file": recipe["vocab"], "sha256": hashlib.sha256(tokens.encode()).hexdigest()}
+        given = Tokenizer.load(recipe["vocab"])
+        sha = hashlib.sha256(json.dumps(list(given.vocab)).encode()).hexdigest()
+        settings["vocab"] = read_as({"file": recipe["vocab"], "sha256": sha}, way_of(given))
     if recipe["words"] not in SEGMENTERS:
-        settings["words"] = file_setting(Path(recipe["words"]))
+        words = Path(recipe["words"])
+        settings["words"] = read_as(file_setting(words), "arpa" if ".arpa" in words.suffixes[-2:] else "")
     if base is not None:
-        settings["model"] = model_setting(recipe["model"], base)
+        settings["model"] = read_as(model_setting(recipe["model"], base), way_of(base.tokenizer))
     if recipe["batch_size"] % devices:
         which = "the devices here" if hosts.place()[1] == 1 else "the devices of all processes"
         raise UserError(f"batch_size: expected a multiple of {devices}, {which}, found {recipe['batch_size']}")
@@ -153,7 +156,7 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
     if not run.found:
         clear(running, but=None if restart or corpus.STDIN in files else prepared_name(settings))
     try:
-        train_on(sources, files, out, recipe, settings, objectives, base, run, console)
+        train_on(files, out, recipe, settings, objectives, base, run, console)
     except UserError:
         if not (running / STATE).exists():
             clear(running)
@@ -167,7 +170,6 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
 
 
 def train_on(
-    sources: Sequence[str],
     files: Sequence[Path],
     out: Path,
     recipe: dict[str, Any],
@@ -182,12 +184,14 @@ def train_on(
     events = EventFile(Path(recipe["tensorboard"]), run.found) if shown else None
     prepared_in = run.folder / prepared_name(settings)
     with hosts.in_turn(prepared_in):
-        tokenizer = find_tokenizer(recipe, base, sources, prepared_in)
+        tokenizer = find_tokenizer(recipe, base, files, prepared_in)
     _backend.seed(recipe["seed"])
     is_fresh = base is None
-    if base is None:
-        heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
-        heads = heads or (["pooler"] if PAIRS in objectives else [])
+    heads = ["pooler", "nsp"] if {"mlm+sop", "mlm+nsp"} & {*objectives} else []
+    heads = heads or (["pooler"] if PAIRS in objectives else [])
+    if base is not None:
+        base = with_heads(base, recipe["model"], heads, console)
+    else:
         sizes = {name: recipe[name] for name in SHAPE}
         sizes |= {"dropout": recipe["dropout"], "attention_dropout": recipe["dropout"]}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
@@ -270,18 +274,55 @@ def load_base(recipe: dict[str, Any]) -> Pretrained | None:
     return base
 
 
+def with_heads(base: Pretrained, model: str, heads: Sequence[str], console: Console) -> Pretrained:
+    """The checkpoint with these heads, and one that scores tokens; those it lacks begin afresh."""
+    wanted = [*heads] if {*SCORES} & {*base.network.heads} else [*heads, "mlm"]
+    lacking = [head for head in wanted if head not in base.network.heads]
+    if not lacking or base.network.decoder is not None:
+        return base
+    console.print(f"{model}: has no head {' and '.join(lacking)}; begun afresh")
+    return load(model, heads=[*base.network.heads, *lacking], strict=False)
+
+
+def texts_of(sources: Sequence[str], out: Path, board: str) -> list[Path]:
+    """The files of the text, without what this run puts among them: the same command must find the same ones again."""
+    folders = out, out.with_name(f"{out.name}.running")
+
+    def is_ours(path: Path) -> bool:
+        figures = board and is_lost(path, board) and path.match(FILES)
+        return bool(figures) or any(is_lost(path, folder) for folder in folders)
+
+    files = [path for path in corpus.paths(sources) if path == corpus.STDIN or not is_ours(path)]
+    if not files:
+        raise UserError(f"{sources[0]}: expected text, found only what lies in --out {out}; choose another name")
+    return files
+
+
+def read_as(setting: dict[str, str], way: str) -> dict[str, str]:
+    """A file's setting, which is another one where the same bytes are read in another way; "" = the usual one."""
+    sha = hashlib.sha256(f"{setting['sha256']} {way}".encode()).hexdigest()
+    return {**setting, "sha256": sha} if way else setting
+
+
+def way_of(tokenizer: Tokenizer) -> str:
+    """How a tokenizer reads what it reads, beside its tokens."""
+    usual = tokenizer.kind == "WordPiece" and tokenizer.lowercase
+    return "" if usual else f"{tokenizer.kind} {'lower-case' if tokenizer.lowercase else 'cased'}"
+
+
 def digest(files: Sequence[Path]) -> dict[str, str]:
-    """Files as one setting of a run: the same bytes in the same order."""
+    """Files as one setting of a run: the same bytes in the same order, of text or of JSON lines."""
     found = hashlib.sha256()
     for path in files:
         if path != corpus.STDIN:
-            found.update(bytes.fromhex(file_setting(path)["sha256"]))
+            setting = read_as(file_setting(path), "json" if holds_json(path) else "")
+            found.update(bytes.fromhex(setting["sha256"]))
     name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     return {"file": name, "sha256": found.hexdigest()}
 
 
 def find_tokenizer(
-    recipe: dict[str, Any], base: Pretrained | None, sources: Sequence[str], prepared_in: Path
+    recipe: dict[str, Any], base: Pretrained | None, files: Sequence[Path], prepared_in: Path
 ) -> Tokenizer:
     """The model's, the one that is named, or one made of the text's characters and frequent Latin words, once."""
     if base is not None:
@@ -291,9 +332,9 @@ def find_tokenizer(
     kept = prepared_in / "tokenizer"
     if not kept.is_dir():
         if PAIRS in parse_objective(recipe["objective"]):
-            texts = itertools.chain.from_iterable(corpus.pairs(sources, two_fields(recipe["field"])))
+            texts = itertools.chain.from_iterable(corpus.pairs(files, two_fields(recipe["field"])))
         else:
-            texts = corpus.lines(sources, recipe["field"])
+            texts = corpus.lines(files, recipe["field"])
         made = fresh.vocabulary(texts, recipe["vocab_size"])
         with new_folder(kept) as folder:
             made.save(folder)

@@ -17,6 +17,7 @@ from maskplay.errors import UserError
 from maskplay.text.protobuf import read_message, write_field
 
 NAME = "events.out.tfevents.{:010d}.maskplay"  # TensorBoard reads every file with "tfevents" in its name
+FILES = NAME.replace("{:010d}", "*")
 VERSION = b"brain.Event:2"  # what the first record says
 
 
@@ -44,7 +45,7 @@ class EventFile:
     def __init__(self, folder: Path, more: bool) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            found = sorted(folder.glob(NAME.format(0).replace("0" * 10, "*"))) if more else []
+            found = sorted(folder.glob(FILES)) if more else []
             self.path = found[-1] if found else folder / NAME.format(int(time.time()))
             content = self.path.read_bytes() if found else b""
             records = [*_records(content)]
