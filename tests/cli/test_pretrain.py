@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 import maskplay as mp
 from cli.faults import call, fault, start
 from cli.test_fit import wait_for
-from maskplay import callbacks, pretrained
+from maskplay import callbacks, pretext, pretrained
 from maskplay.cli.pretrain import digest, documents, way_of
 from maskplay.language_model import named_weights
 
@@ -300,6 +300,15 @@ def test_the_same_bytes_read_in_another_way_are_another_run(capfd, monkeypatch, 
     assert way_of(cased) == "WordPiece cased" and not way_of(lower)
 
 
+def test_another_recipe_takes_the_tokens_that_are_there(capfd, text, monkeypatch, tmp_path: Path) -> None:
+    again = command(text, tmp_path / "out", "--steps", 4, "--report-every", 4)
+    assert call(*again, "--save-every", 99, "--learning-rate", 1e30) == 2
+    assert "training has diverged" in capfd.readouterr().err
+    assert [*(tmp_path / "out.running").glob("prepared-*/tokens")]
+    monkeypatch.delattr(pretext, "prepare")
+    assert call(*again) == 0 and os.listdir(tmp_path) == ["out"]
+
+
 @pytest.mark.parametrize("objective", ["simbert", "mlm+sop"])
 def test_a_model_gets_the_heads_it_lacks(capfd, objective: str, text, whole: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.tsv"
@@ -390,10 +399,11 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
     ):
         given = source if isinstance(source, list) else [source]
         assert message in fault(capfd, "pretrain", *given, *out), source
-        assert not [*tmp_path.glob("out*")], source  # nothing that looks like a run
+        # Nothing that looks like a run, or only tokens, which another recipe may need.
+        assert bool([*tmp_path.glob("out*")]) == ("two sentences" in message), source
     recipe = file("recipe.toml", b"")
     for content, message in (
-        (b"step = 3", "expected keys among family, hidden_size"),
+        (b"\xef\xbb\xbfstep = 3", "expected keys among family, hidden_size"),
         (b"steps = '3'", "steps: expected a value like 10000, found '3'"),
         (b"steps = true", "steps: expected a value like 10000, found True"),
         (b'model = "a\\u0000"', "model: expected a value like ''"),
@@ -415,7 +425,21 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--length", "4"], "length: expected at least 8 tokens, found 4"),
         (["--words", "thulac"], "words: expected jieba, or a file .arpa, .tsv or .txt, found 'thulac'"),
         (["--family", "t5x"], "family: expected one of bert"),
-        (["--family", "t5", "--objective", "lm"], "t5 has SentencePiece"),
+        (["--family", "t5", "--objective", "lm"], "a t5 has a decoder, which no objective here trains"),
+        (["--family", "roberta"], "roberta has byte-level BPE or SentencePiece; give one with --vocab"),
+        (["--family", "roberta", "--objective", "unilm"], "the objective unilm needs segments 0 and 1, this roberta"),
+        (["--family", "bert", "--length", "4000"], "length: expected 8 to 512 tokens, found 4000"),
+        (["--family", "roformer_v2", "--init", "positions"], "init: positions needs biases in attention"),
+        (["--family", "gpt", "--objective", "lm", "--init", "unigram"], "init: unigram needs scores of tokens with a"),
+        (["--objective", "mlm:0"], "objective mlm: expected a weight above 0, found 0.0"),
+        (["--objective", "mlm:-1"], "objective mlm: expected a weight above 0, found -1.0"),
+        (["--objective", "mlm,mlm+sop"], "objective: expected at least one, and one of each kind, found mlm, mlm+sop"),
+        (["--objective", "mlm+nsp", "--batch-size", "1"], "batch_size: mlm+nsp expects at least 2"),
+        (["--vocab-size", "50"], "vocab_size: expected at least 77 (special tokens, a-z and 0-9), found 50"),
+        (["--vocab", no_mask], "vocab_size: the vocabulary"),
+        (["--model", whole], f"vocab_size: the model {whole} has one already, found 100; leave it out"),
+        (["--field", "body"], "field: 'body' is looked for in files .jsonl or .ndjson; found"),
+        (["--objective", "simbert", "--field", "q,a"], "field: 'q,a' is looked for in files .jsonl or .ndjson; found"),
         (["--learning-rate", "nan"], "learning_rate: expected a number above 0"),
         (["--batch-size", "0"], "batch_size: expected at least 1, found 0"),
         (["--held-out", "1"], "held_out: expected a share between 0 and 1"),
@@ -427,7 +451,9 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--hidden-size", "15"], "hidden_size"),
         (["--config", tmp_path / "gone.toml"], "gone.toml"),
     ):
-        assert message in fault(capfd, "pretrain", text, *out, *more), more
+        size = out.index("--vocab-size")  # said beside a vocabulary, it is a fault itself
+        given = out[:size] + out[size + 2 :] if {"--vocab", "--model"} & {*more} and "vocab_" not in message else out
+        assert message in fault(capfd, "pretrain", text, *given, *more), more
     again = fault(capfd, "pretrain", text, "--out", whole, "--model", whole)
     assert f"--out {whole}: {whole} is or lies in there and would be lost" in again
     again = fault(capfd, "pretrain", text, "--out", whole, "--vocab", whole / "vocab.txt")

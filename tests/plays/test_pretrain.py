@@ -255,7 +255,7 @@ def test_two_hundred_sentences_by_heart(tmp_path: Path, monkeypatch) -> None:
         tokens, at, labels = masked(*given)
         return tokens, at, np.where(labels == -100, labels, given[-1].choice(given[3], labels.shape)).astype("int32")
 
-    monkeypatch.setattr("maskplay.plays.pretrain.masked", random_labels)
+    monkeypatch.setattr("maskplay.pretext.masked", random_labels)
     assert by_heart(tmp_path / "control") < 0.3
 
 
@@ -359,3 +359,8 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         play(model, "mlm").save(tmp_path / "play")
     with pytest.raises(IndexError):
         Steps(play(model, "mlm"), corpus, steps=1)[1]
+
+
+def test_pairs_are_asked_for_where_the_corpus_has_texts(model, corpus) -> None:
+    with pytest.raises(mp.UserError, match="expected pairs of texts, found texts; prepare it with pairs=True"):
+        play(model, "simbert").steps(corpus, batch_size=32)

@@ -130,6 +130,7 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
     files = texts_of(sources, out, recipe["tensorboard"])
     if pipes := [path for path in files if path != corpus.STDIN and not path.is_file()]:
         raise UserError(f"{pipes[0]}: expected a file, found a pipe, which is read only once; give - and --vocab")
+    check_field(files, recipe["field"])
     keras.config.set_dtype_policy(PRECISIONS[recipe["precision"]])
     devices = hosts.share_devices(recipe["model_parallel"])  # before there are weights
     _backend.seed(recipe["seed"])  # a model that is loaded has generators too
@@ -158,8 +159,9 @@ def run_recipe(sources: Sequence[str], out: Path, recipe: dict[str, Any], restar
     try:
         train_on(files, out, recipe, settings, objectives, base, run, console)
     except UserError:
-        if not (running / STATE).exists():
-            clear(running)
+        if not (running / STATE).exists():  # another recipe may need the same tokens
+            whole = (running / prepared_name(settings) / "tokens").is_dir()
+            clear(running, but=prepared_name(settings) if whole else None)
         raise
     except OSError as error:  # what was saved and prepared stays whole
         where, why = error.filename or running, error.strerror or error
@@ -371,7 +373,6 @@ def two_fields(field: str) -> tuple[str, str]:
 
 def documents(files: Sequence[Path], field: str) -> Iterator[list[str]]:
     """Blank lines and the ends of files end a document; every JSON line is one."""
-    check_field(files, field)
     for path in files:
         if holds_json(path):
             yield from (text.split("\n") for text in corpus.records([path], field))

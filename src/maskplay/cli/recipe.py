@@ -8,9 +8,11 @@ from typing import Any
 
 from maskplay import pretext, starts
 from maskplay.errors import UserError
-from maskplay.families import FAMILIES
+from maskplay.families import FAMILIES, WORDPIECE
+from maskplay.language_model import HEADS
 from maskplay.optimizers import adamw, lamb, muon
-from maskplay.plays.pretrain import OBJECTIVES
+from maskplay.plays.pretrain import check_network, check_objectives
+from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import jieba
 
 # What a recipe can say, and what it means where it does not. Every key is also a flag.
@@ -64,6 +66,7 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     recipe = RECIPE | given
     # Said in one way, so that a table and a flag that mean the same are the same run.
     weights = parse_objective(recipe["objective"])
+    check_objectives(weights)
     recipe["objective"] = ",".join(name if weight == 1 else f"{name}:{weight}" for name, weight in weights.items())
     recipe["init"] = ",".join(parse_names(recipe["init"]))
     if recipe["model"]:
@@ -97,28 +100,52 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"init: the model {recipe['model']} has weights already")
     if recipe["family"] is not None and recipe["family"] not in FAMILIES:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
-    if "positions" in recipe["init"] and FAMILIES[str(recipe["family"])].config.position != "rotary":
-        raise UserError(f"init: positions needs rotary positions, the family {recipe['family']} has others")
-    if unknown := [name for name in weights if name not in OBJECTIVES]:
-        raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {unknown[0]!r:.80}")
     if not 0 < recipe["mask_rate"] < 1:
         raise UserError(f"mask_rate: expected a number between 0 and 1, found {recipe['mask_rate']}")
     if recipe["length"] < 8:
         raise UserError(f"length: expected at least 8 tokens, found {recipe['length']}")
-    if not recipe["model"]:
-        # Which says what does not fit.
-        FAMILIES[str(recipe["family"])].config.but(**{name: recipe[name] for name in SHAPE})
+    if "mlm+nsp" in weights and recipe["batch_size"] < 2:
+        raise UserError("batch_size: mlm+nsp expects at least 2, for halves of others; found 1")
     if PAIRS in weights and (recipe["batch_size"] % 2 or recipe["batch_size"] < 4):
         raise UserError(f"batch_size: {PAIRS} expects an even number from 4 on, found {recipe['batch_size']}")
     if recipe["model"] and recipe["vocab"]:
         raise UserError(f"vocab: the model {recipe['model']} brings its own")
+    if "vocab_size" in given and (recipe["model"] or recipe["vocab"]):
+        brings = f"the model {recipe['model']}" if recipe["model"] else f"the vocabulary {recipe['vocab']}"
+        raise UserError(f"vocab_size: {brings} has one already, found {recipe['vocab_size']}; leave it out")
+    if not recipe["model"]:
+        check_fresh(recipe, weights)
     return recipe
+
+
+def check_fresh(recipe: dict[str, Any], weights: dict[str, float]) -> None:
+    """Refuse a fresh network that cannot be, or cannot learn so: before the text is read, which may take hours."""
+    family = FAMILIES[recipe["family"]]
+    config = family.config.but(**{name: recipe[name] for name in SHAPE})  # which says what does not fit
+    check_network([*weights], config, HEADS, family.name, recipe["length"])
+    starting = parse_names(recipe["init"])
+    if "positions" in starting and config.position != "rotary":
+        raise UserError(f"init: positions needs rotary positions, the family {family.name} has others")
+    if "positions" in starting and not config.has_bias:
+        raise UserError(f"init: positions needs biases in attention, the family {family.name} has none")
+    if "unigram" in starting and "lm" in family.heads:
+        raise UserError(f"init: unigram needs scores of tokens with a bias, the family {family.name} has others")
+    if recipe["vocab"]:
+        return
+    if WORDPIECE not in family.tokenizers:
+        raise UserError(
+            f"family: what is made from the text is a vocabulary of {WORDPIECE}, {family.name} has "
+            f"{' or '.join(family.tokenizers)}; give one with --vocab"
+        )
+    if recipe["vocab_size"] < (least := len(Tokenizer.from_characters({}, MOST))):
+        found = f"expected at least {least} (special tokens, a-z and 0-9), found {recipe['vocab_size']}"
+        raise UserError(f"vocab_size: {found}")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """What a TOML file says, each key known and of its kind."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is one, too
         raise UserError(f"{path}: not a TOML file ({error})") from None
     for name, value in values.items():

@@ -8,7 +8,7 @@ most of the head's work.
 Sources: those of `maskplay.pretext`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +16,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from maskplay import masks
+from maskplay import masks, pretext
+from maskplay.config import Config
 from maskplay.errors import UserError
 from maskplay.losses import TokenAccuracy, TokenCrossEntropy
-from maskplay.pretext import (
-    Framing,
-    Packed,
-    Pairs,
-    Prepared,
-    Rows,
-    in_order,
-    lay_out,
-    masked,
-    next_tokens,
-    permuted,
-    places_for,
-    split,
-    with_others,
-)
-from maskplay.pretext import (
-    held_out as separate,
-)
 from maskplay.pretext.objectives import IGNORED
 
 __all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
@@ -79,6 +62,38 @@ OBJECTIVES = {
     "unilm": Objective(masks.documents() & masks.prefix(), 3, {"unilm": TOKENS}),
     "simbert": Objective(masks.documents() & masks.prefix(), 3, {"simbert": TOKENS, SIMILAR: SIMILAR}, pairs=True),
 }
+
+
+def check_objectives(objectives: Mapping[str, Any]) -> None:
+    """Refuse names and weights that are none, and objectives with a target in common: `UserError`."""
+    for name, weight in objectives.items():
+        if name not in OBJECTIVES:
+            raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {name!r:.80}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise UserError(f"objective {name}: expected a weight above 0, found {weight!r:.80}")
+    targets = [target for name in objectives for target in OBJECTIVES[name].scores]
+    if not targets or len(set(targets)) < len(targets):
+        found = ", ".join(objectives) or "none"
+        raise UserError(f"objective: expected at least one, and one of each kind, found {found}")
+
+
+def check_network(objectives: Iterable[str], config: Config, heads: Sequence[str], family: str, length: Any) -> None:
+    """Refuse a network that cannot learn by these objectives from rows of this length: `UserError`."""
+    targets = {target for name in objectives for target in OBJECTIVES[name].scores}
+    if config.num_decoder_layers:
+        raise UserError(f"a {family} has a decoder, which no objective here trains")
+    if "mlm" not in heads and "lm" not in heads:
+        raise UserError("the network has no head that scores tokens ('mlm' or 'lm')")
+    if {"sop", "nsp"} & targets and "nsp" not in heads:
+        raise UserError(f"the objective {', '.join(objectives)} needs the heads 'pooler' and 'nsp'")
+    if SIMILAR in targets and "pooler" not in heads:
+        raise UserError("the objective simbert needs the head 'pooler'")
+    for name in {"unilm", "simbert"} & targets:
+        if config.num_segments == 1:
+            raise UserError(f"the objective {name} needs segments 0 and 1, this {family} has one")
+    longest = config.longest or 2**20
+    if not isinstance(length, int) or not 8 <= length <= longest:
+        raise UserError(f"length: expected 8 to {longest} tokens, found {length!r}")
 
 
 class _Cost(TokenCrossEntropy):
@@ -164,38 +179,18 @@ class Pretrain(keras.Model):
         self.network, self.tokenizer = bert.network, bert.tokenizer
         self.family: str = getattr(bert, "family", "network")
         self.objectives = {objective: 1.0} if isinstance(objective, str) else dict(objective)
-        for name, weight in self.objectives.items():
-            if name not in OBJECTIVES:
-                raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {name!r:.80}")
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-                raise UserError(f"objective {name}: expected a weight above 0, found {weight!r:.80}")
-        targets = [target for name in self.objectives for target in OBJECTIVES[name].scores]
-        if not targets or len(set(targets)) < len(targets):
-            found = ", ".join(self.objectives) or "none"
-            raise UserError(f"objective: expected at least one, and one of each kind, found {found}")
+        check_objectives(self.objectives)
         if not 0 < mask_rate < 1:
             raise UserError(f"mask_rate: expected a number between 0 and 1, found {mask_rate!r}")
         config, heads = self.network.config, self.network.heads
-        if self.network.decoder is not None:
-            raise UserError(f"a {self.family} has a decoder, which no objective here trains")
-        if "mlm" not in heads and "lm" not in heads:
-            raise UserError("the network has no head that scores tokens ('mlm' or 'lm')")
-        if {"sop", "nsp"} & set(targets) and "nsp" not in heads:
-            raise UserError(f"the objective {', '.join(self.objectives)} needs the heads 'pooler' and 'nsp'")
-        if SIMILAR in targets and "pooler" not in heads:
-            raise UserError("the objective simbert needs the head 'pooler'")
-        for name in {"unilm", "simbert"} & set(targets):
-            if config.num_segments == 1:
-                raise UserError(f"the objective {name} needs segments 0 and 1, this {self.family} has one")
-        longest = config.longest or 2**20
-        self.length = min(longest, 512) if length is None else length
-        if not isinstance(self.length, int) or not 8 <= self.length <= longest:
-            raise UserError(f"length: expected 8 to {longest} tokens, found {self.length!r}")
+        self.length = min(config.longest or 512, 512) if length is None else length
+        check_network(self.objectives, config, heads, self.family, self.length)
+        targets = {target for name in self.objectives for target in OBJECTIVES[name].scores}
         self.mask_rate, self.logits = mask_rate, logits
         scored = {head for name in self.objectives for head in OBJECTIVES[name].scores.values()}
         scored |= {"mlm" if "mlm" in heads else "lm"} | ({"pooler"} if scored & {"nsp", SIMILAR} else set())
         self._idle = [getattr(self.network, head) for head in heads if head not in scored]
-        self.framing = Framing.of(self.tokenizer)
+        self.framing = pretext.Framing.of(self.tokenizer)
         self.mask_id: int = self.tokenizer.special("mask") if "mlm" in targets else -1
         special = {*self.tokenizer.ids(self.tokenizer.form.specials)}
         self.ordinary = np.array([i for i in range(len(self.tokenizer)) if i not in special], "int32")
@@ -258,7 +253,7 @@ class Pretrain(keras.Model):
         return super().fit(*args, **kwargs)
 
     def steps(
-        self, corpus: Prepared, batch_size: int = 32, steps: int = 1000, held_out: float = 0.005, **kwargs: Any
+        self, corpus: pretext.Prepared, batch_size: int = 32, steps: int = 1000, held_out: float = 0.005, **kwargs: Any
     ) -> tuple["Steps", "Steps"]:
         """Batches to train on, and batches of text that is held out from it.
 
@@ -272,12 +267,12 @@ class Pretrain(keras.Model):
         Raises:
             UserError: as `Steps` does, or nothing can be held out.
         """
-        if any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
+        if corpus.pairs and any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
             pairs, least = (len(corpus.documents) - 1) // 2, batch_size // 2
-            if corpus.pairs and pairs <= least:
+            if pairs <= least:
                 raise UserError(f"simbert: expected more pairs than a batch has, {least}, found {pairs}")
             held_out = max(held_out, least / max(1, pairs))
-        train, dev = separate(corpus, held_out, kwargs.get("seed", 0))
+        train, dev = pretext.held_out(corpus, held_out, kwargs.get("seed", 0))
         alike = {name: value for name, value in kwargs.items() if name != "every"}
         return (
             Steps(self, corpus, train, batch_size, steps, **kwargs),
@@ -306,7 +301,8 @@ class Steps(keras.utils.PyDataset):
         seed: of everything that is drawn.
         fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
         shard: `(rank, world)`, this process among how many; each gets its part of every batch.
-        **kwargs: `workers` and its companions of `keras.utils.PyDataset`.
+        **kwargs: `workers` and its companions of `keras.utils.PyDataset`. For a run to the letter leave them: what
+            several have read when `fit` begins Keras serves again, and in short epochs it counts as one.
 
     Attributes:
         epoch: which one is served, from 0; goes up when one ends, may be set.
@@ -321,7 +317,7 @@ class Steps(keras.utils.PyDataset):
     def __init__(
         self,
         play: Pretrain,
-        corpus: Prepared,
+        corpus: pretext.Prepared,
         spans: Any = None,
         batch_size: int = 32,
         steps: int = 1000,
@@ -352,9 +348,9 @@ class Steps(keras.utils.PyDataset):
         chosen = {name: OBJECTIVES[name] for name in play.objectives}
         self._kinds = {name: (each.specials, each.pairs, each.ordered) for name, each in chosen.items()}
         packed = {
-            (n, pairs, whole): Pairs(corpus, spans, room=play.length)
+            (n, pairs, whole): pretext.Pairs(corpus, spans, room=play.length)
             if pairs
-            else Packed(corpus, spans, room=play.length, specials=n, shared=n == 2, whole=whole)
+            else pretext.Packed(corpus, spans, room=play.length, specials=n, shared=n == 2, whole=whole)
             for n, pairs, whole in sorted(set(self._kinds.values()))
         }
         for (_, pairs, _), rows in packed.items():
@@ -368,7 +364,7 @@ class Steps(keras.utils.PyDataset):
             steps = every = max(1, min(steps, *full))
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         self.fixed = fixed
-        self._rows = {kind: Rows(rows, seed) for kind, rows in packed.items()}
+        self._rows = {kind: pretext.Rows(rows, seed) for kind, rows in packed.items()}
         sizes = np.diff(np.flatnonzero(corpus.words[:SAMPLE]), append=min(len(corpus.words), SAMPLE))
         self._word = float(np.square(sizes).sum() / max(1, sizes.sum()))
         self.filled = float(np.mean([packed[kind].filled for kind in self._kinds.values()]))
@@ -419,27 +415,27 @@ class Steps(keras.utils.PyDataset):
             if objective.ordered:
                 texts, sentences = [piece for (piece,) in found], [rows.sentences(row) for row in numbers]
                 if "sop" in objective.scores:
-                    pairs, wrong = in_order(texts, sentences, draw)
+                    pairs, wrong = pretext.in_order(texts, sentences, draw)
                 else:
-                    pairs, wrong = with_others(texts, sentences, play.length - objective.specials, draw)
+                    pairs, wrong = pretext.with_others(texts, sentences, play.length - objective.specials, draw)
                 parts = [[[*pair]] for pair in pairs]
                 labels["sop" if "sop" in objective.scores else "nsp"] = wrong[:, None]
             else:
                 halves = objective.specials == 3
-                parts = [[[*split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
-        laid = lay_out(parts, play.length, play.framing)
+                parts = [[[*pretext.split(piece, draw)] if halves else [piece] for piece in pieces] for pieces in found]
+        laid = pretext.lay_out(parts, play.length, play.framing)
         inputs = {"tokens": laid.tokens, "positions": laid.positions, "documents": laid.documents}
         if (play.network.config.num_segments or 0) > 1 or name in ("unilm", "simbert"):
             inputs["segments"] = laid.segments
         if "mlm" in objective.scores:
-            places = places_for(play.length, play.mask_rate, self._word)
-            inputs["tokens"], inputs["at"], labels["mlm"] = masked(
+            places = pretext.places_for(play.length, play.mask_rate, self._word)
+            inputs["tokens"], inputs["at"], labels["mlm"] = pretext.masked(
                 laid, play.mask_rate, play.mask_id, play.ordinary, places, draw
             )
         elif name == "permuted":
-            inputs["order"], labels[name] = permuted(laid, draw)
+            inputs["order"], labels[name] = pretext.permuted(laid, draw)
         else:
-            labels[name] = next_tokens(laid)
+            labels[name] = pretext.next_tokens(laid)
             if name in ("unilm", "simbert"):
                 target = np.roll(laid.segments, -1, axis=1) == 1
                 labels[name] = np.where(target, labels[name], IGNORED).astype("int32")
