@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskplay.pretext import Framing, Laid, Packed, Rows, lay_out, masked, next_tokens, permuted, places_for, split
+from maskplay.pretext import (
+    Framing,
+    Laid,
+    Packed,
+    Rows,
+    lay_out,
+    masked,
+    next_tokens,
+    permuted,
+    places_for,
+    split,
+    with_others,
+)
 from pretext.test_packing import corpus
 
 MASK, FRAMING, ORDINARY = 4, Framing(begin=2, end=3, pad=0), np.arange(5, 1005)
@@ -160,3 +172,16 @@ def test_special_tokens_of_a_decoder(missing: str) -> None:
             return 7
 
     assert Framing.of(Only()) == Framing(7 if missing == "begin" else 5, 7, 0)
+
+
+def test_what_follows_anyway_is_not_asked_about() -> None:
+    """A batch with more rows than the corpus has a row twice: its own end is not another's."""
+    texts = [(np.arange(5, 11), np.ones(6, bool)), (np.arange(15, 21), np.ones(6, bool))] * 4
+    ends, asked = [np.array([3])] * 8, []
+    for seed in range(50):
+        pairs, wrong = with_others(texts, ends, 12, np.random.default_rng(seed))
+        for (a, b), label in zip(pairs, wrong.tolist()):
+            asked.append(label)
+            if label == 1:
+                assert a[0][0] != b[0][0] - 3
+    assert {*asked} == {-100, 0, 1}

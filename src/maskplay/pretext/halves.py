@@ -72,7 +72,7 @@ def with_others(
 
     Returns:
         The parts, and int32 `(texts,)`: 1 = from another, 0 = its own, -100 = not to be asked: one sentence, cut
-        anyhow, or no sentence of the other that fits.
+        anyhow, no sentence of the other that fits, or the same words in both.
 
     Example:
         >>> texts = [(np.array([7, 8, 9, 6]), np.ones(4, bool)), (np.array([5, 5, 4]), np.ones(3, bool))]
@@ -87,7 +87,8 @@ def with_others(
     for i, ((a, b), other) in enumerate(zip(pairs, others.tolist())):
         # Looked for in any case: those that are right shall not be asked about where those that are wrong are not.
         end = _ending(texts[other], sentences[other], len(b[0]), room - len(a[0]))
-        if len(sentences[i]) and end is not None:
+        # And not where the same comes either way, as in a batch that has a row twice.
+        if len(sentences[i]) and end is not None and not np.array_equal(end[0], b[0]):
             wrong[i] = drawn[i]
             pairs[i] = (a, end if drawn[i] else b)
     return pairs, wrong
