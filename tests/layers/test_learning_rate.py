@@ -100,3 +100,14 @@ def test_freezing_and_saving_change_no_output(tmp_path: Path) -> None:
 def test_impossible_factors(factor: Any) -> None:
     with pytest.raises(UserError, match="above 0"):
         LearningRateMultiplier(keras.layers.Dense(1), factor)
+
+
+@pytest.mark.parametrize("change", [lambda layer: layer.quantize("int8"), lambda layer: layer.enable_lora(2)])
+def test_what_is_no_multiple_is_refused(change: Any) -> None:
+    """Scales beside kernels of whole numbers, and a product of two kernels, would silently come out wrong."""
+    layer = keras.layers.Dense(3)
+    wrapper = LearningRateMultiplier(layer, 10.0)
+    wrapper(X)
+    change(layer)
+    with pytest.raises(UserError, match="found it quantized or with LoRA"):
+        wrapper(X)

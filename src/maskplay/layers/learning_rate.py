@@ -28,7 +28,8 @@ class LearningRateMultiplier(keras.layers.Wrapper):
     Call arguments and results: those of the layer.
 
     Raises:
-        UserError: the factor is not a positive number.
+        UserError: the factor is not a positive number, or when called: the layer was quantized or has LoRA, whose
+            narrow kernels are multiplied with each other.
 
     Example:
         >>> import numpy as np
@@ -58,6 +59,8 @@ class LearningRateMultiplier(keras.layers.Wrapper):
         return self.factor if "float" in variable.dtype else 1
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(part.quantization_mode or getattr(part, "lora_enabled", False) for part in self.layer._flatten_layers()):
+            raise UserError(f"{self.name}: expected a layer as it was made, found it quantized or with LoRA: unwrap it")
         variables = self.layer.variables
         used = [(variable, variable.value * self._factor(variable)) for variable in variables]
         with keras.StatelessScope(used, collect_losses=True) as scope:
