@@ -20,11 +20,11 @@ def quantized_parts(layer: keras.layers.Layer) -> dict[str, Any]:
         >>> quantized_parts(layer)["dtype"]["feed_forward/outer"].name
         'int8_from_float32'
     """
-    above, policies = layer.path and layer.path.rpartition("/")[0], {}
+    above, policies = (layer.path or "").rpartition("/")[0], {}
     for part in layer._flatten_layers():
-        if part.quantization_mode:
-            path, policy = part.path, part.dtype_policy
-            policies[f"(.*/)?{re.escape(path.removeprefix(f'{above}/'))}"] = _of(policy, path)
+        if part.path and part.quantization_mode:
+            below = part.path.removeprefix(f"{above}/")
+            policies[f"(.*/)?{re.escape(below)}"] = _of(part.dtype_policy, part.path)
     if not policies:
         return {}
     default = getattr(layer.dtype_policy, "default_policy", layer.dtype_policy)
