@@ -90,6 +90,9 @@ def test_a_segmenter_of_ones_own_is_given_again(tmp_path: Path) -> None:
     config = mp.Config(vocab_size=len(tokens), hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8)
     model = mp.plays.Classify(mp.Pretrained(mp.LanguageModel(config, ["pooler"]), tokenizer), LABELS)
     model.save(tmp_path / "play")
+    with pytest.raises(mp.UserError, match="cannot be opened with a segmenter of your own: save a folder"):
+        model.save(tmp_path / "play.keras")
+    assert not (tmp_path / "play.keras").exists()
     with pytest.raises(mp.UserError, match="segmenter 'in_pairs' of your own: pass it, segmenter="):
         mp.load(tmp_path / "play")
     back, ids = mp.load(tmp_path / "play", segmenter=in_pairs), tokenizer.encode("这个东西").ids

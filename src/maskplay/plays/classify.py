@@ -30,6 +30,7 @@ from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import of_logits
 from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
+from maskplay.text.words import jieba
 
 WEIGHTS = "model.safetensors"
 ENCODED_AT_ONCE = 4096  # texts; of their encodings only the ids are kept
@@ -355,9 +356,12 @@ class Classify(keras.Model):
             **kwargs: for a `.keras` file, what `keras.Model.save` takes; for a folder `overwrite=False`.
 
         Raises:
-            UserError: the folder's name is taken by something else, or by anything without `overwrite`.
+            UserError: the folder's name is taken by something else, or by anything without `overwrite`; what only a
+                folder can hold, or only a file.
         """
         if Path(path).suffix == ".keras":
+            if getattr(self.tokenizer, "segmenter", None) not in (None, jieba):
+                raise UserError("save: a .keras file cannot be opened with a segmenter of your own: save a folder")
             super().save(path, **kwargs)
             return
         overwrite = kwargs.pop("overwrite", True)

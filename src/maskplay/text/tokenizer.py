@@ -38,7 +38,7 @@ class Tokenizer:
         vocab: token to id, in id order; not to be changed.
         kind: "WordPiece", "byte-level BPE", "SentencePiece" or "llama2.c".
         form: the special tokens by role, and what stands around a text.
-        lowercase: whether text is lower-cased before it is split.
+        lowercase, segmenter: whether text is lower-cased before it is split; what finds words in it first, or None.
         pad_id, unk_id, cls_id, sep_id, mask_id, bos_id, eos_id: ids of the special tokens, None where there is none
             (`special` asks for one that must be there).
 
@@ -68,7 +68,7 @@ class Tokenizer:
             raise UserError(f"{kind!r:.80}: a file is opened with Tokenizer.load(path)")
         kind.check(where)
         self._kind, self.kind, self.vocab, self.form = kind, kind.name, kind.vocab, kind.form
-        self.lowercase: bool = getattr(kind, "lowercase", False)
+        self.lowercase, self.segmenter = getattr(kind, "lowercase", False), getattr(kind, "segmenter", None)
         ids = {role: self.vocab[token] for role, token in self.form.roles.items()}
         self.pad_id, self.unk_id = ids.get("pad"), ids.get("unk")
         self.cls_id, self.sep_id, self.mask_id = ids.get("cls"), ids.get("sep"), ids.get("mask")
