@@ -79,6 +79,13 @@ def attends_in(kind: str) -> bool:
     return not (is_jax() and kind == "float16" and import_module("jax").default_backend() != "gpu")
 
 
+def exports_any_length() -> bool:
+    """Can a model be exported for inputs of any length? JAX takes no two of the same, PyTorch keeps those it tried."""
+    import keras
+
+    return keras.config.backend() == "tensorflow"
+
+
 def jax_for(what: str) -> Any:
     """The module jax, for what Keras can do under JAX alone.
 

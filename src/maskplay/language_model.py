@@ -238,6 +238,15 @@ class LanguageModel(keras.Model):
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None
 
+    def export(self, filepath: Any, *args: Any, input_signature: Any = None, **kwargs: Any) -> None:
+        """As `keras.Model.export`; by default of tokens and, where the model has them, segments of any shape.
+
+        Raises:
+            UserError: under JAX or PyTorch without an `input_signature`.
+        """
+        input_signature = input_signature or list(token_specs(self.config).values())
+        super().export(filepath, *args, input_signature=input_signature, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         config = {"config": self.config.to_dict(), "heads": list(self.heads)}
         return {**super().get_config(), **quantized_parts(self), **config}
@@ -251,6 +260,21 @@ def _check_places(at: Any, tokens: Any) -> None:
     if values.ndim != 2 or values.min() < 0 or values.max() >= length:
         found = f"{values.tolist()}"[:60]
         raise UserError(f"at: expected places (batch, positions) from 0 to {length - 1}, found {found}")
+
+
+def token_specs(config: Config) -> dict[str, keras.InputSpec]:
+    """What an export is told of a network's inputs: "tokens" and perhaps "segments", ints `(batch, length)`, any sizes.
+
+    Raises:
+        UserError: the backend exports for one length only.
+    """
+    if not _backend.exports_any_length():
+        raise UserError(
+            f"export: needs the backend TensorFlow, found {keras.config.backend()}: save a .keras file and export what "
+            "KERAS_BACKEND=tensorflow opens, or pass an input_signature"
+        )
+    names = ["tokens", "segments"] if (config.num_segments or 0) > 1 else ["tokens"]
+    return {name: keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names}
 
 
 def named_weights(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -150,6 +150,27 @@ def test_saving_takes_what_it_knows(tmp_path: Path) -> None:
         made.save(tmp_path / "a", overwite=False)
 
 
+def test_an_export_takes_texts_of_any_length(tmp_path: Path) -> None:
+    made = play()
+    network = mp.LanguageModel(made.config, ["pooler"])
+    if keras.backend.backend() != "tensorflow":
+        for each in (made, network):
+            with pytest.raises(mp.UserError, match="export: needs the backend TensorFlow, found"):
+                each.export(tmp_path / "model")
+        return
+    made.export(tmp_path / "play", verbose=False)
+    network.build()
+    network.export(tmp_path / "network", verbose=False)
+    served = keras.layers.TFSMLayer(tmp_path / "play", call_endpoint="serve")
+    inside = pytest.importorskip("tensorflow").saved_model.load(tmp_path / "network")
+    for size in ((1, 3), (2, 7)):
+        tokens = np.random.default_rng(0).integers(1, 20, size).astype("int32")
+        inputs = {"tokens": tokens, "segments": tokens % 2}
+        np.testing.assert_allclose(served(inputs), made(inputs), atol=1e-5)
+        wanted = network(tokens, segments=tokens % 2)["pooled"]
+        np.testing.assert_allclose(inside.serve(tokens, tokens % 2)["pooled"], wanted, atol=1e-5)
+
+
 def test_wrong_things_are_told() -> None:
     with pytest.raises(mp.UserError, match=r"found 'bundled:zh-small': write Classify\(mp.load"):
         mp.plays.Classify("bundled:zh-small", ["a", "b"])

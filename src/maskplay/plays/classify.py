@@ -24,7 +24,7 @@ from maskplay.batches import Batches
 from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError, listed
 from maskplay.examples import examples_of, row_of, weights_of
-from maskplay.language_model import LanguageModel, named_weights, weight_values
+from maskplay.language_model import LanguageModel, named_weights, token_specs, weight_values
 from maskplay.layers.heads import Pooler
 from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import of_logits
@@ -315,6 +315,15 @@ class Classify(keras.Model):
             **kwargs,
         )
 
+    def export(self, filepath: Any, *args: Any, input_signature: Any = None, **kwargs: Any) -> None:
+        """As `keras.Model.export`; by default of a dictionary of any shape, as `call` takes it, to logits.
+
+        Raises:
+            UserError: under JAX or PyTorch without an `input_signature`.
+        """
+        input_signature = input_signature or [token_specs(self.config)]
+        super().export(filepath, *args, input_signature=input_signature, **kwargs)
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras itself does not trust a `compile` of our own with what it stored; ours takes the same arguments.
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -334,7 +343,7 @@ class Classify(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classify":
         config = dict(config)
-        options = {"heads": ["pooler"], "dtype": config.get("dtype"), **config.pop("network", {})}
+        options: dict[str, Any] = {"heads": ["pooler"], "dtype": config.get("dtype"), **config.pop("network", {})}
         network = LanguageModel(Config.from_dict(config.pop("config")), **options)
         return cls(SimpleNamespace(network=network, tokenizer=None), **config)
 
