@@ -66,7 +66,7 @@ def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None
 
 def test_the_recipes_are_recipes() -> None:
     recipes = [settle(path, {}) for path in sorted(SCRIPTS.glob("recipe*.toml"))]
-    assert [recipe["model"] for recipe in recipes] == ["", "zh-small", "zh-small-2", "zh-small-3-grown"]
+    assert [recipe["model"] for recipe in recipes] == ["", "zh-small", "zh-small-2", "zh-small-3-grown", "zh-small-4"]
     assert {recipe["length"] for recipe in recipes} == {128}
 
 
