@@ -79,11 +79,19 @@ def attends_in(kind: str) -> bool:
     return not (is_jax() and kind == "float16" and import_module("jax").default_backend() != "gpu")
 
 
-def exports_any_length() -> bool:
-    """Can a model be exported for inputs of any length? JAX takes no two of the same, PyTorch keeps those it tried."""
+def check_exports() -> None:
+    """Refuse exports for inputs of any length: JAX takes no two of the same length, PyTorch keeps the one it tried.
+
+    Raises:
+        UserError: another backend than TensorFlow runs.
+    """
     import keras
 
-    return keras.config.backend() == "tensorflow"
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            f"export: needs the backend TensorFlow, found {keras.config.backend()}: save a .keras file and export what "
+            "KERAS_BACKEND=tensorflow opens, or pass an input_signature"
+        )
 
 
 def jax_for(what: str) -> Any:

@@ -268,11 +268,7 @@ def token_specs(config: Config) -> dict[str, keras.InputSpec]:
     Raises:
         UserError: the backend exports for one length only.
     """
-    if not _backend.exports_any_length():
-        raise UserError(
-            f"export: needs the backend TensorFlow, found {keras.config.backend()}: save a .keras file and export what "
-            "KERAS_BACKEND=tensorflow opens, or pass an input_signature"
-        )
+    _backend.check_exports()
     names = ["tokens", "segments"] if (config.num_segments or 0) > 1 else ["tokens"]
     return {name: keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names}
 
