@@ -4,13 +4,14 @@ import importlib.util
 import json
 import lzma
 import runpy
+import shutil
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import maskplay as mp
 from laws.house import ROOT
@@ -134,6 +135,11 @@ def test_packing_halves_the_weights(script, tmp_path: Path) -> None:
     script("pack.py", tmp_path / "run", tmp_path / "packed")
     packed = load_file(tmp_path / "packed" / "model.safetensors")
     assert {array.dtype for array in packed.values()} == {np.dtype("float16")}
+    shutil.copytree(tmp_path / "run", tmp_path / "later")
+    save_file({name: 3 * array for name, array in packed.items()}, tmp_path / "later" / "model.safetensors")
+    script("pack.py", tmp_path / "run", tmp_path / "later", tmp_path / "mean")
+    for name, array in load_file(tmp_path / "mean" / "model.safetensors").items():
+        np.testing.assert_allclose(array, 2 * packed[name], rtol=2e-3, atol=1e-6)
     again = mp.load(tmp_path / "packed")
     assert again.config.dropout == 0.1 and again.tokenizer == tokenizer
     assert np.abs(again.encode("天地") - bert.encode("天地")).max() < 1e-2
