@@ -323,6 +323,15 @@ def test_functional_fit_save_and_load(tmp_path: Path) -> None:
     np.testing.assert_allclose(numpy(shorter)[1], numpy(loaded([TOKENS, SEGMENTS]))[1, :3], atol=1e-5)
 
 
+def test_parts_of_a_second_graph(encoder: Encoder) -> None:
+    """Both graphs have the same layers, whose `output` is that of the first."""
+    first, second = (encoder.graph(mask) for mask in (masks.full(), masks.causal()))
+    last = encoder.layers_in_order[-1].name
+    for graph in (first, second):
+        same = submodel(graph, ["tokens", "segments"], last)([TOKENS, SEGMENTS])
+        np.testing.assert_array_equal(numpy(same), numpy(graph({"tokens": TOKENS, "segments": SEGMENTS})))
+
+
 def test_graph_and_its_parts(encoder: Encoder, tmp_path: Path) -> None:
     mask = masks.prefix() & masks.padding()
     graph = encoder.graph(mask)

@@ -17,14 +17,14 @@ import keras
 
 import maskplay as mp
 from maskplay import demo, pretext
-from maskplay.plays import pretrain
 
 BACKEND, VARIANT = keras.config.backend(), "".join(sys.argv[1:])
 STEPS = 1_000_000  # never the end of the run
+PACKED = pretext.Packed
 
 
 def unshared(*arguments: Any, **options: Any) -> pretext.Packed:
-    return pretext.Packed(*arguments, **options | {"shared": False})
+    return PACKED(*arguments, **options | {"shared": False})
 
 
 def prepare(case: dict[str, Any]) -> Any:
@@ -33,9 +33,9 @@ def prepare(case: dict[str, Any]) -> Any:
         return matrix_product(case)
     keras.backend.clear_session()
     if VARIANT == "full":
-        mock.patch.object(pretrain, "places_for", lambda length, *others: length).start()
+        mock.patch.object(pretext, "places_for", lambda length, *others: length).start()
     if VARIANT == "padded":
-        mock.patch.object(pretrain, "Packed", unshared).start()
+        mock.patch.object(pretext, "Packed", unshared).start()
     texts = [review.text for review in mp.tables.read_examples(demo.path("reviews_train.tsv"))]
     tokenizer = mp.fresh.vocabulary(texts, min(3000, case["model"]["vocab_size"]))
     network = mp.LanguageModel(mp.Config(**case["model"]), heads=["mlm"])  # with more tokens than the texts have

@@ -418,15 +418,17 @@ def submodel(model: keras.Model, inputs: str | list[str], outputs: str | list[st
         (1, 4, 8)
     """
 
+    # A layer's own `output` is that of its first graph, which need not be this one.
+    nodes = {node.operation.name: node for some in model._nodes_by_depth.values() for node in some}
+
     def outputs_of(names: str | list[str]) -> Any:
         found = []
         for name in [names] if isinstance(names, str) else names:
-            try:
-                found.append(model.get_layer(name).output)
-            except ValueError:
+            if name not in nodes:
                 known = ", ".join(layer.name for layer in model.layers)
-                raise UserError(f"{model.name}: no layer called {name!r}; there are {known}") from None
-        return found[0] if isinstance(names, str) else found
+                raise UserError(f"{model.name}: no layer called {name!r}; there are {known}")
+            found += nodes[name].outputs
+        return found[0] if isinstance(names, str) and len(found) == 1 else found
 
     try:
         return keras.Model(outputs_of(inputs), outputs_of(outputs))

@@ -17,8 +17,9 @@ def quantized_parts(layer: keras.layers.Layer) -> dict[str, Any]:
         >>> layer = FeedForward(16)
         >>> layer.build((None, 8))
         >>> layer.outer.quantize("int8")
-        >>> quantized_parts(layer)["dtype"]["feed_forward/outer"].name
-        'int8_from_float32'
+        >>> policies = quantized_parts(layer)["dtype"]
+        >>> [policies[f"{layer.name}/{part}"].name for part in ("inner", "outer")]
+        ['float32', 'int8_from_float32']
     """
     above, policies = (layer.path or "").rpartition("/")[0], {}
     for part in layer._flatten_layers():
