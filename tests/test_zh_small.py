@@ -98,18 +98,29 @@ def test_evaluation(script, capsys, tmp_path: Path) -> None:
         assert len(capsys.readouterr().out.splitlines()) == 6
 
 
+def tiny(folder: Path) -> mp.Pretrained:
+    """A network of the bundled one's form, saved."""
+    tokenizer = mp.fresh.vocabulary(["天地玄黄"] * 5, 90)
+    sizes = dict(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, dropout=0.0, attention_dropout=0.0)
+    bert = mp.Pretrained(mp.fresh.network("roformer", tokenizer, **sizes), tokenizer, "roformer")
+    bert.save(folder, format="huggingface")
+    return bert
+
+
 def test_fine_tuning(script, capsys, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mp.plays.Classify, "fit", lambda play, batches, **_: play.train_on_batch(*batches[0]))
     with zipfile.ZipFile(tmp_path / "reviews.zip", "w") as archive:
         for part in ("train", "test"):
             archive.writestr(f"{part}.tsv", "label\ttext_a\n" + "1\t很好\n0\t很差\n" * 20)
-    script("fine_tune.py", "chnsenticorp", tmp_path / "reviews.zip", "--examples", 20, "--seeds", 2)
+    tiny(tmp_path / "model")
+    model = ["--model", tmp_path / "model"]
+    script("fine_tune.py", "chnsenticorp", tmp_path / "reviews.zip", *model, "--examples", 20, "--seeds", 2)
     out = capsys.readouterr().out
     assert out.count("model: ") == out.count("fresh: ") == 2 and "20 examples, 40 in the test: regression 1.000" in out
     with zipfile.ZipFile(tmp_path / "tnews.zip", "w") as archive:
         rows = [{"sentence": f"标题{i % 3}", "label": str(100 + i % 3)} for i in range(60)]
         archive.writestr("tnews_public/train.json", "\n".join(map(json.dumps, rows)))
-    script("fine_tune.py", "tnews", tmp_path / "tnews.zip", "--seeds", 1)
+    script("fine_tune.py", "tnews", tmp_path / "tnews.zip", *model, "--seeds", 1)
     assert "tnews, 54 examples, 6 in the test" in capsys.readouterr().out
 
 
@@ -127,10 +138,8 @@ def test_growing_changes_little(script, tmp_path: Path) -> None:
 
 
 def test_packing_halves_the_weights(script, tmp_path: Path) -> None:
-    tokenizer = mp.fresh.vocabulary(["天地玄黄"] * 5, 90)
-    sizes = dict(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, dropout=0.0, attention_dropout=0.0)
-    bert = mp.Pretrained(mp.fresh.network("roformer", tokenizer, **sizes), tokenizer, "roformer")
-    bert.save(tmp_path / "run", format="huggingface")
+    bert = tiny(tmp_path / "run")
+    tokenizer = bert.tokenizer
     (tmp_path / "run" / "history.csv").write_text("step\n")
     script("pack.py", tmp_path / "run", tmp_path / "packed")
     packed = load_file(tmp_path / "packed" / "model.safetensors")
