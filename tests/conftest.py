@@ -15,8 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads wait for each other longer than tiny tensors take
 
 # Tests compile thousands of small programs and run each a few times: XLA shall not polish them, and for JAX its older
-# emitters, one after the other, are twice as fast. A process ends where one of these two flags is unknown, so they are for
-# the version that constraints.txt names.
+# emitters, one after the other, are twice as fast. A process ends where one of these two flags is unknown, so they are
+# for the version that constraints.txt names.
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PINNED = any(found.version.startswith("0.10.") for found in importlib.metadata.distributions(name="jaxlib"))
 if os.environ["KERAS_BACKEND"] == "jax" and PINNED:
