@@ -438,3 +438,24 @@ def test_options_that_mean_nothing(options):
 def test_found_words_are_known_by_their_text():
     found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=2, cohesion=(0.5,), min_length=2)
     assert "宇宙" in found and "洪荒" not in found and 3 not in found
+
+
+@pytest.mark.parametrize("limit", [budget.Budget, Tight])
+def test_progress_never_goes_back(monkeypatch, limit):
+    """Also where n-grams go through files first."""
+    small(monkeypatch, 50)
+    monkeypatch.setattr(discovery, "Budget", limit)
+    told: dict[str, list[tuple[int, int]]] = {}
+    mp.words.discover(iter(generated(3, 200)), progress=lambda step, *done: told.setdefault(step, []).append(done))
+    assert len(told["counting"]) > 2
+    for step, shares in told.items():
+        done = [share for share, _ in shares]
+        assert done == sorted(done) and len({of for _, of in shares}) == 1 and shares[-1][0] == shares[-1][1], step
+
+
+def test_a_file_of_words_is_a_file(tmp_path):
+    for read in (mp.words.read_vocabulary, mp.words.read_arpa, mp.words.load_segmenter):
+        folder = tmp_path / "words.arpa" if read is mp.words.load_segmenter else tmp_path
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="expected a file, found a folder"):
+            read(folder)
