@@ -27,6 +27,7 @@ from maskplay.errors import CheckpointError, UserError
 from maskplay.families import FAMILIES
 from maskplay.families import family as family_of
 from maskplay.language_model import SCORES, LanguageModel, known_heads, named_weights
+from maskplay.layers.initializer import to_be_filled
 from maskplay.storage import JSON_LIMIT, MARKER, read_json, read_marker
 
 CHANGEABLE = (
@@ -215,8 +216,10 @@ def load_network(
         choices.setdefault("max_positions", before.max_positions + shift)
     after = before.but(**{"vocab_size": edit.size, **choices})
     _check_changes(before, after)
+    filled = {row.ours for row in opened.match.filled}
     network = LanguageModel(after, opened.match.heads)
-    network.build()
+    with to_be_filled(filled.issuperset(weight_shapes(before, opened.match.heads))):
+        network.build()
     weights = named_weights(network)
     for row in opened.match.filled:
         array = row.read(opened.tensors[row.theirs])

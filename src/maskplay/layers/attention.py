@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from maskplay import _backend, masks
+from maskplay.layers.initializer import Normal
 from maskplay.layers.pool import masked_softmax
 from maskplay.layers.quantized import quantized_parts
 
@@ -136,7 +137,7 @@ class Attention(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def _dense(self, width: int, name: str) -> keras.layers.Dense:
-        kernel = _normal(self.initializer_range)
+        kernel = Normal(stddev=self.initializer_range)
         return keras.layers.Dense(
             width, use_bias=self.use_bias, kernel_initializer=kernel, dtype=self.dtype_policy, name=name
         )
@@ -277,7 +278,3 @@ def extended(cache: dict[str, Any], key: Any, value: Any, start: Any) -> dict[st
         name: ops.slice_update(cache[name], (0, start, 0, 0), ops.cast(new, cache[name].dtype))
         for name, new in (("keys", key), ("values", value))
     }
-
-
-def _normal(stddev: float) -> keras.initializers.Initializer:
-    return keras.initializers.TruncatedNormal(stddev=stddev)

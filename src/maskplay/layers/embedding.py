@@ -7,6 +7,7 @@ from keras import ops
 
 from maskplay.config import TABLES, Config
 from maskplay.errors import UserError
+from maskplay.layers.initializer import Normal
 from maskplay.layers.norm import norm_of
 from maskplay.layers.position import LearnedPosition
 from maskplay.layers.quantized import quantized_parts
@@ -138,5 +139,5 @@ class Embedding(keras.layers.Layer):
         return {**super().get_config(), **quantized_parts(self), "config": self.config.to_dict()}
 
 
-def _normal(config: Config) -> keras.initializers.Initializer:
-    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+def _normal(config: Config) -> Normal:  # one for each table: what one draws it draws again
+    return Normal(stddev=config.initializer_range)

@@ -8,6 +8,7 @@ from keras import ops
 from maskplay.config import ACTIVATIONS, GATED
 from maskplay.errors import UserError
 from maskplay.layers.activation import activation
+from maskplay.layers.initializer import Normal
 from maskplay.layers.quantized import quantized_parts
 
 
@@ -57,7 +58,7 @@ class FeedForward(keras.layers.Layer):
             dense = keras.layers.Dense(
                 input_shape[-1] if name == "outer" else self.inner_size,
                 use_bias=self.use_bias,
-                kernel_initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+                kernel_initializer=Normal(stddev=self.initializer_range),
                 dtype=self.dtype_policy,
                 name=name,
             )

@@ -12,6 +12,7 @@ from keras import ops
 
 from maskplay.layers.activation import activation
 from maskplay.layers.attention import extended
+from maskplay.layers.initializer import Normal
 from maskplay.layers.pool import masked_softmax
 from maskplay.layers.quantized import quantized_parts
 
@@ -66,7 +67,7 @@ class GatedAttention(keras.layers.Layer):
             ("inner", input_shape[-1], 2 * self.inner_size + self.key_size),
             ("outer", self.inner_size, input_shape[-1]),
         ):
-            kernel = keras.initializers.TruncatedNormal(stddev=self.initializer_range)
+            kernel = Normal(stddev=self.initializer_range)
             dense = keras.layers.Dense(
                 after, use_bias=self.use_bias, kernel_initializer=kernel, dtype=self.dtype_policy, name=name
             )

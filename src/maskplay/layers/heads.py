@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from maskplay.layers.activation import activation
+from maskplay.layers.initializer import Normal
 from maskplay.layers.norm import LayerNorm
 from maskplay.layers.quantized import quantized_parts
 
@@ -35,7 +36,7 @@ class Pooler(keras.layers.Layer):
         self.initializer_range = initializer_range
         self.dense = keras.layers.Dense(
             size,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=initializer_range),
+            kernel_initializer=Normal(stddev=initializer_range),
             dtype=self.dtype_policy,
             name="dense",
         )
@@ -127,7 +128,7 @@ class MaskedTokens(keras.layers.Layer):
         self.initializer_range = initializer_range
         self.transform = keras.layers.Dense(
             size,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=initializer_range),
+            kernel_initializer=Normal(stddev=initializer_range),
             dtype=self.dtype_policy,
             name="transform",
         )
@@ -186,7 +187,7 @@ class ReplacedTokens(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         for name, size in (("transform", input_shape[-1]), ("output", 1)):
-            kernel = keras.initializers.TruncatedNormal(stddev=self.initializer_range)
+            kernel = Normal(stddev=self.initializer_range)
             dense = keras.layers.Dense(size, kernel_initializer=kernel, dtype=self.dtype_policy, name=name)
             dense.build(input_shape)
             setattr(self, f"{name}_dense", dense)
@@ -233,7 +234,7 @@ class TokenScores(keras.layers.Layer):
             self.output_dense = keras.layers.Dense(
                 self.vocab_size,
                 use_bias=False,
-                kernel_initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+                kernel_initializer=Normal(stddev=self.initializer_range),
                 dtype=self.dtype_policy,
                 name="output",
             )

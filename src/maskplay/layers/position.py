@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from maskplay.layers.initializer import Normal
+
 ALPHA = 0.4  # the post's weight of the first digit
 
 
@@ -47,7 +49,7 @@ class LearnedPosition(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         self.embeddings = self.add_weight(
             shape=(self.rows, self.size),
-            initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+            initializer=Normal(stddev=self.initializer_range),
             name="embeddings",
         )
 
@@ -234,7 +236,7 @@ class RelativeBias(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         self.embeddings = self.add_weight(
             shape=(self.num_buckets, self.num_heads),
-            initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+            initializer=Normal(stddev=self.initializer_range),
             name="embeddings",
         )
 

@@ -26,6 +26,7 @@ from maskplay.errors import CheckpointError, UserError, listed
 from maskplay.examples import examples_of, row_of, weights_of
 from maskplay.language_model import LanguageModel, named_weights, token_specs, weight_values
 from maskplay.layers.heads import Pooler
+from maskplay.layers.initializer import Normal, to_be_filled
 from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import of_logits
 from maskplay.storage import MARKER, VERSION, new_folder
@@ -108,7 +109,7 @@ class Classify(keras.Model):
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
         self.classifier = keras.layers.Dense(
             len(self.labels),
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=spread),
+            kernel_initializer=Normal(stddev=spread),
             dtype=policy,
             name="classifier",
         )
@@ -413,7 +414,8 @@ class Classify(keras.Model):
         _check_size(config, arrays.shapes, folder)
         tokenizer, network = Tokenizer.load(folder, segmenter), LanguageModel(config, heads=["pooler"])
         try:
-            play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
+            with to_be_filled():
+                play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
         weights = play._by_path(named_weights)
