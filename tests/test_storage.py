@@ -161,3 +161,14 @@ def test_links_and_permissions_stay(tmp_path: Path) -> None:
     storage.write_atomically(tmp_path / "link.txt", "new")
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
     assert os.stat(tmp_path / "real.txt").st_mode & 0o777 == 0o600 and names(tmp_path) == ["link.txt", "real.txt"]
+
+
+@pytest.mark.parametrize("below", ["a", "a/b/c"])
+def test_a_file_is_no_folder_to_write_into(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: expected a folder to write into, found a file"):
+        write_atomically(tmp_path / "file" / below, "new")
+    with pytest.raises(UserError, match="file: expected a folder to write into, found a file"):
+        with new_folder(tmp_path / "file" / below):
+            pass
+    assert (tmp_path / "file").read_text() == "mine"

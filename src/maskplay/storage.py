@@ -60,7 +60,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -97,7 +97,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     check_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
     try:
         os.chmod(temporary, 0o777 & ~_umask())
@@ -123,6 +123,22 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder to write into, with those above it, where they are missing.
+
+    Raises:
+        UserError: something on the way is no folder.
+
+    Example:
+        >>> make_folder(Path(tempfile.mkdtemp()) / "a" / "b")
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        raise UserError(f"{file}: expected a folder to write into, found a file; choose another name") from None
 
 
 def is_lost(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> bool:
