@@ -244,6 +244,9 @@ def test_counts_are_words_for_others():
     assert [row.word for row in mp.words.contrast(field, general)][0] == "地天"
     assert list(mp.words.segment(iter(["天地玄黄"]), field)) == [["天地", "玄黄"]]
     assert mp.words.Vocabulary(field).counts == field.counts() == {"天地": 2, "地天": 1, "地玄": 1, "玄黄": 1}
+    new = mp.words.discover(iter(["天地", "玄黄", "地天"]), min_count=1, cohesion=(0,), known=general)
+    assert [row.word for row in new] == ["地天"] and "地玄" in general and "地天" not in general
+    assert repr(general) == "Counts(different=4, total=5)"
     for wrong in ("words.tsv", str.split, None):
         with pytest.raises(UserError, match="expected words with their counts, found"):
             list(mp.words.segment(iter(["天地"]), wrong))

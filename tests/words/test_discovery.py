@@ -440,6 +440,12 @@ def test_found_words_are_known_by_their_text():
     assert "宇宙" in found and "洪荒" not in found and 3 not in found
 
 
+def test_found_words_are_a_sequence():
+    found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=1, cohesion=(0.1,))
+    assert list(found[1:]) == list(found)[1:] and found[-1] == list(found)[-1] and len(found[9:]) == 0
+    assert found[:1].characters == found.characters
+
+
 @pytest.mark.parametrize("limit", [budget.Budget, Tight])
 def test_progress_never_goes_back(monkeypatch, limit):
     """Also where n-grams go through files first."""

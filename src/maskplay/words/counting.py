@@ -63,8 +63,8 @@ class Counts:
         >>> counts = count(iter(["一二一二一"]), n=2)
         >>> list(counts)
         [Count(text='一二', count=2), Count(text='二一', count=2)]
-        >>> len(counts), counts.total
-        (2, 4)
+        >>> counts, "一二" in counts
+        (Counts(different=2, total=4), True)
     """
 
     def __init__(self, count: NDArray[np.int64], texts: Callable[[int, int], list[str]]) -> None:
@@ -73,6 +73,12 @@ class Counts:
 
     def __len__(self) -> int:
         return len(self.count)
+
+    def __repr__(self) -> str:
+        return f"Counts(different={len(self)}, total={self.total})"
+
+    def __contains__(self, text: object) -> bool:
+        return any(text in texts for texts, _ in self._parts())
 
     def __iter__(self) -> Iterator[Count]:
         for texts, counts in self._parts():

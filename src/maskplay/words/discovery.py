@@ -23,7 +23,7 @@ from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
 from maskplay.words.candidates import Candidates
 from maskplay.words.cutting import HAN
 from maskplay.words.engine import engine
-from maskplay.words.found import Found
+from maskplay.words.found import Found, counted
 from maskplay.words.grams import Grams, Rule, unpacked
 from maskplay.words.parallel import checked_workers
 from maskplay.words.reader import OriginalReader, Progress, Reader
@@ -75,8 +75,8 @@ def discover(
         min_alone: least share of a word's occurrences outside longer words; 0.1 removes most nested pieces.
         min_length, max_length: characters of a word. (Single characters are found too, with nan for what only longer
             ones have.)
-        known: words to leave out: an iterable, what `discover` found elsewhere, a file with one a line (what follows a
-            space or tab is ignored), or "jieba" for its dictionary.
+        known: words to leave out: an iterable, what was found or counted elsewhere, a file with one a line (what
+            follows a space or tab is ignored), or "jieba" for its dictionary.
         not_first, not_last: characters with which no word may begin or end, "的了" for instance.
         runs: keep each run of ASCII letters and digits whole, as one symbol ("iPhone15"); exact mode only.
         field: of JSON lines.
@@ -227,8 +227,8 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
         except ImportError:
             raise MissingExtra("leaving out jieba's words", "words") from None
         known = Path(jieba.__file__).with_name("dict.txt")
-    if isinstance(known, Found):
-        return {*known.word.tolist()}
+    if hasattr(known, "counts"):  # what was found or counted
+        return {*counted(known, "known")}
     if isinstance(known, (str, os.PathLike)):
         words = [line.split()[0] for line in corpus.lines(corpus.file(known)) if line.strip()]
         header = words[:1] == ["word"] and stem(Path(known)).endswith(".tsv")  # of what `Found.write` writes

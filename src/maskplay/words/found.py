@@ -3,9 +3,9 @@
 import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,8 @@ class Found:
     Example:
         >>> import maskplay as mp
         >>> found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=2, cohesion=(0.5,), min_length=2)
-        >>> len(found), found[0].word, found.frequency
-        (1, '宇宙', array([2]))
+        >>> len(found), found[0].word, found.frequency, found[:10].counts()
+        (1, '宇宙', array([2]), {'宇宙': 2})
     """
 
     word: NDArray[Any]
@@ -78,7 +78,15 @@ class Found:
     def __contains__(self, word: object) -> bool:
         return isinstance(word, str) and bool((self.word == word).any())
 
-    def __getitem__(self, place: int) -> Word:
+    @overload
+    def __getitem__(self, place: int) -> Word: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Found": ...
+
+    def __getitem__(self, place: int | slice) -> "Word | Found":
+        if isinstance(place, slice):
+            return replace(self, **{name: getattr(self, name)[place] for name in Word._fields})
         return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
 
     def counts(self) -> dict[str, int]:
