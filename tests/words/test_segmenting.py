@@ -221,8 +221,8 @@ def test_shares_cut_as_counts_do():
 
 
 def test_wrong_arguments():
-    for joins in ((0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan)):
-        with pytest.raises(UserError, match="joins: expected at least two numbers above 0"):
+    for joins in ((0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan), (0.5,) * 257):
+        with pytest.raises(UserError, match="joins: expected 2 to 256 numbers above 0"):
             NgramSegmenter(MODELS[2], joins)
     with pytest.raises(UserError, match="the vocabulary: expected Chinese words, found none in 1 entries"):
         Vocabulary({"abc": 3})

@@ -24,6 +24,7 @@ from maskplay.words.parallel import parallel_map
 from maskplay.words.vocabulary import Vocabulary, read_vocabulary
 
 JOINS = (0.25, 0.003, 0.01, 0.001)  # chosen on the development part of UD Chinese GSD; the post's: .15, .01, .01, .001
+MOST_JOINS = 256  # places in a word that a byte tells apart
 
 
 class NgramSegmenter(Segmenter):
@@ -35,7 +36,7 @@ class NgramSegmenter(Segmenter):
             to the third, and so on; the last one counts for all further ones. Less of it makes shorter words.
 
     Raises:
-        UserError: fewer than two factors, or one that is not above 0.
+        UserError: fewer than two factors, more than 256, or one that is not above 0.
 
     Example:
         >>> from maskplay.words.kneser_ney import train_ngrams
@@ -46,8 +47,8 @@ class NgramSegmenter(Segmenter):
 
     def __init__(self, model: NgramModel, joins: Sequence[float] = JOINS) -> None:
         self.model, self.joins = model, tuple(joins)
-        if len(self.joins) < 2 or not all(0 < join < math.inf for join in self.joins):
-            raise UserError(f"joins: expected at least two numbers above 0, found {self.joins}")
+        if not 2 <= len(self.joins) <= MOST_JOINS or not all(0 < join < math.inf for join in self.joins):
+            raise UserError(f"joins: expected 2 to {MOST_JOINS} numbers above 0, found {self.joins!r:.60}")
 
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         scores = self.model.scores(self.model.id_of.take(points))
