@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_segment_with_factors(capfd, text, model, tmp_path):
     assert (tmp_path / "a.txt").read_text("utf-8") != joined(mp.words.segment(text, by.model))
     for option, told in (
         (["--model", model, "--joins", "x"], "--joins: expected numbers with commas between, found 'x'"),
-        (["--model", model, "--joins", "1"], "joins: expected at least two numbers above 0, found (1.0,)"),
+        (["--model", model, "--joins", "1"], "joins: expected 2 to 256 numbers above 0, found (1.0,)"),
         (["--vocab", text, "--joins", "1,1"], "--joins goes with --model"),
     ):
         capfd.readouterr()
@@ -174,6 +175,20 @@ def test_wrong_segmenters_are_one_line(capfd, text, model, tmp_path, monkeypatch
     capfd.readouterr()
     assert told in fault(capfd, "words", "segment", "text.txt", *options, "--out", "a.txt")
     assert not (tmp_path / "a.txt").exists()
+
+
+def test_a_minus_is_standard_output(capfd, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.tsv").write_text("天地\t3\n", encoding="utf-8")
+    segment = ("words", "segment", text, "--vocab", "words.tsv", "--out", "-")
+    assert call(*segment) == 0
+    assert capfd.readouterr().out == joined(mp.words.segment(text, {"天地": 3})) and not (tmp_path / "-").exists()
+
+    def full(lines):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=SimpleNamespace(writelines=full)))
+    assert fault(capfd, *segment) == "standard output: No space left on device"
 
 
 def test_standard_input_is_read_once(capfd, text, tmp_path):
@@ -283,6 +298,11 @@ def test_wrong_options_are_one_line(capfd, text, tmp_path, arguments, told):
 def test_wrong_places_are_one_line(capfd, text, tmp_path):
     assert "no such file" in fault(capfd, "words", "count", tmp_path / "none", "--out", tmp_path / "a.tsv")
     assert "ends in .tsv, .parquet" in fault(capfd, "words", "count", text, "--out", tmp_path / "a.csv")
+    both = fault(capfd, "words", "count", text, "--out", tmp_path / "a.tsv", "--n", 2, "--words", "jieba")
+    assert both == "expected either --n or --words, found both"
+    assert f"{text}: expected a folder to write into, found a file" in fault(
+        capfd, "words", "discover", text, "--out", text / "a" / "a.tsv"
+    )
     (tmp_path / "a.tsv").mkdir()
     assert "expected a file to write, found a folder" in fault(
         capfd, "words", "discover", text, "--out", tmp_path / "a.tsv"

@@ -21,12 +21,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from maskplay import words
 from maskplay.corpus import STDIN, paths
 from maskplay.errors import UserError
-from maskplay.storage import new_file
+from maskplay.storage import make_folder, new_file
 from maskplay.text.words import jieba
 from maskplay.words import counting, found
 from maskplay.words.reader import Progress as Tell
 from maskplay.words.segmenting import JOINS
 
+STDOUT = Path("-")
 ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(help="Find and count words in raw text, cut it into words.", rich_markup_mode=None)
@@ -125,6 +126,8 @@ def count(
 ) -> None:
     """Count characters, n-grams of them, or words, the most frequent first."""
     found.checked_ending(out, counting.FORMATS)
+    if n is not None and by is not None:
+        raise UserError("expected either --n or --words, found both")
     _not_read(out, sources, by)
     tokenizer = None if by is None else _jieba if by == "jieba" else words.load_segmenter(by)
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
@@ -167,7 +170,7 @@ def segment(
         None, help="With --model: factors for a word's second, third, … character; default .25,.003,.01,.001."
     ),
     em: int = typer.Option(0, min=0, help="Rounds in which the counts of --vocab are fitted to the text first."),
-    out: Path | None = typer.Option(None, help="The file to write; default standard output."),
+    out: Path = typer.Option(STDOUT, help="The file to write, or - for standard output."),
     field: str = FIELD,
     workers: int = typer.Option(1, min=1, help="Processes."),
 ) -> None:
@@ -181,7 +184,7 @@ def segment(
         _readable_again("--em", sources)
     _not_read(out, sources, model, vocab)
     by: words.NgramSegmenter | words.Vocabulary
-    with _progress(out or STDIN) as tell:
+    with _progress(out) as tell:
         if vocab is None:
             by = words.NgramSegmenter(words.read_arpa(cast(Path, model)), factors)
         else:
@@ -191,7 +194,7 @@ def segment(
                 tell("fitting", step + 1, em)
         found = words.segment(sources, by, field=field, workers=workers)
         lines = (" ".join(word for word in line if not word.isspace()) + "\n" for line in found)
-        if out is None:
+        if out == STDOUT:
             sys.stdout.buffer.writelines(line.encode() for line in lines)  # UTF-8 wherever we are, as files have it
         else:
             with new_file(out) as file:
@@ -214,12 +217,12 @@ def contrast(
     _console().print(f"{len(rows):,} words: {out}")
 
 
-def _not_read(out: Path | None, sources: list[str], *others: str | Path | None) -> None:
+def _not_read(out: Path, sources: list[str], *others: str | Path | None) -> None:
     """Refuse to write over what is read, and to read standard input for two things."""
     read = [*paths(sources), *(Path(other) for other in others if other is not None)]
     if read.count(STDIN) > 1:
         raise UserError("standard input can be read once only; expected - in one place, found it in more")
-    if out is not None and out.resolve() in {path.resolve() for path in read if path != STDIN}:
+    if out != STDOUT and out.resolve() in {path.resolve() for path in read if path != STDIN}:
         raise UserError(f"--out {out}: this file is among those to read and would be lost; choose another name")
 
 
@@ -254,7 +257,7 @@ def _progress(out: Path) -> Iterator[Tell]:
     terminal that is closed, the work ends as after an error; folders that were made for the output go then.
     """
     made = [folder for folder in out.parents if not folder.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     ours = [number for number in ENDS if signal.getsignal(number) == signal.SIG_DFL]  # nohup has them ignored
     for number in ours:
         signal.signal(number, _leave)
@@ -277,7 +280,7 @@ def _progress(out: Path) -> Iterator[Tell]:
                 with suppress(OSError):  # somebody else's file lies there
                     folder.rmdir()
             if isinstance(error, OSError):
-                error.filename = error.filename or str(out)
+                error.filename = error.filename or ("standard output" if out == STDOUT else str(out))
             raise
         finally:
             for number in ours:
