@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import sys
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -183,6 +184,9 @@ def test_texts_from_python():
         ("a.txt", "一\n二".encode() + b"\xff\n", "a.txt, line 2: expected UTF-8, found byte 0xff at offset 7"),
         ("a.txt", b"\xef\xbb\xbf1\n2\n\xe4\xb8", "a.txt, line 3: expected UTF-8, found byte 0xe4 at offset 7"),
         ("a.txt", "一".encode("utf-16"), "a.txt: expected UTF-8, found UTF-16"),
+        ("a.txt", gzip.compress(b"1", mtime=0), "a.txt: expected UTF-8, found gzip; give it a name that ends in .gz"),
+        ("a.txt", lzma.compress(b"1"), "a.txt: expected UTF-8, found xz; give it a name that ends in .xz"),
+        ("a.docx", b"PK\3\4\x14\0", "a.docx: expected UTF-8, found a zip archive or an office document; unpack it"),
         ("a.gz", gzip.compress(b"1\n2\n" * 9, mtime=0)[:-9], "it ends too early"),
         ("a.gz", b"", "a.gz: expected packed text, found an empty file"),
         ("a.gz", b"no gzip", "a.gz, line 1: cannot be read on (Not a gzipped file"),
@@ -201,6 +205,15 @@ def test_faults_name_file_and_line(tmp_path, name, content, expected):
     for size in (4, 1000):
         assert expected in told(lambda size=size: corpus.blocks([path], size=size))
     assert expected in told(lambda: corpus.lines(path))
+
+
+def test_a_tar_archive_is_no_text(tmp_path):
+    written(tmp_path, "a.txt", "一\n".encode())
+    for ending, mode in ((".tar", "w"), (".tar.gz", "w:gz")):
+        with tarfile.open(tmp_path / f"b{ending}", mode) as archive:
+            archive.add(tmp_path / "a.txt", "a.txt")
+        expected = f"b{ending}: expected UTF-8, found a tar archive; unpack it"
+        assert expected in told(lambda ending=ending: corpus.lines(tmp_path / f"b{ending}"))
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])

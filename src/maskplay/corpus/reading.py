@@ -30,6 +30,15 @@ from maskplay.errors import DataError, UserError
 __all__ = ["blocks", "lines", "pairs", "records"]
 
 JSON_LINE = 2**26  # characters of a JSON line or a pair, which is held as a whole
+SIGNS = (  # of files that hold something else: where they stand, and what to say
+    (0, codecs.BOM_UTF16_LE, "UTF-16; save it as UTF-8"),
+    (0, codecs.BOM_UTF16_BE, "UTF-16; save it as UTF-8"),
+    (0, b"PK\3\4", "a zip archive or an office document; unpack it, or save it as text"),
+    (0, b"\x1f\x8b", "gzip; give it a name that ends in .gz"),
+    (0, b"\xfd7zX", "xz; give it a name that ends in .xz"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd; give it a name that ends in .zst"),
+    (256, b"\0ustar", "a tar archive; unpack it"),
+)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -157,8 +166,8 @@ def _texts(part: Part, size: int) -> Iterator[str]:
                 reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", 0) or error
                 where = _where(Part(part.path, offset) if again else part, seen + rest.count(b"\n"))
                 raise DataError(f"{where}: cannot be read on ({reason}); is the file whole?") from None
-            if offset == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise DataError(f"{name_of(part.path)}: expected UTF-8, found UTF-16; save it as UTF-8")
+            if offset == 0 and (told := next((told for at, sign, told in SIGNS if chunk.startswith(sign, at)), None)):
+                raise DataError(f"{name_of(part.path)}: expected UTF-8, found {told}")
             mark = len(codecs.BOM_UTF8) if offset == 0 and chunk.startswith(codecs.BOM_UTF8) else 0
             missing = b"" if chunk or last == b"\n" else b"\n"  # the last line's end
             piece = rest + chunk[mark:] + missing
