@@ -227,7 +227,7 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
         except ImportError:
             raise MissingExtra("leaving out jieba's words", "words") from None
         known = Path(jieba.__file__).with_name("dict.txt")
-    if hasattr(known, "counts"):  # what was found or counted
+    if isinstance(known, Found) or hasattr(known, "counts"):  # what was found or counted
         return {*counted(known, "known")}
     if isinstance(known, (str, os.PathLike)):
         words = [line.split()[0] for line in corpus.lines(corpus.file(known)) if line.strip()]
