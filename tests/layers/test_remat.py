@@ -120,3 +120,32 @@ def test_any_layer_and_any_structure() -> None:
     mixed = rematerialized(Mix())(pair, factor=2, scale=ops.ones(1))
     assert ops.convert_to_numpy(mixed["sum"]).tolist() == [[3, 5, 7], [3, 5, 7]]
     assert int(mixed["count"]) == 2 and mixed["scaled"][1] is None
+
+
+def test_keras_masks_and_training_reach_the_layer() -> None:
+    """Also where PyTorch and TensorFlow compute again, outside of any call."""
+
+    class Halves(keras.layers.Layer):
+        def __init__(self, remat: bool) -> None:
+            super().__init__()
+            self.remat, self.supports_masking = remat, True
+            self.dropout, self.pool = keras.layers.Dropout(0.5, seed=1), keras.layers.GlobalAveragePooling1D()
+
+        def call(self, x):
+            run = rematerialized if self.remat else lambda layer: layer
+            return run(self.pool)(run(self.dropout)(x))
+
+        def compute_mask(self, inputs, previous_mask):
+            return None
+
+    tokens, weights = np.array([[1, 2, 0, 0], [2, 1, 2, 0]]), []
+    for remat in (False, True):
+        keras.utils.set_random_seed(1)
+        table = keras.layers.Embedding(3, 8, mask_zero=True)
+        model = keras.Sequential([keras.Input((4,), dtype="int32"), table, Halves(remat), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        keras.utils.set_random_seed(2)
+        model.train_on_batch(tokens, np.ones((2, 1)))
+        weights.append(model.get_weights())
+    for plain, remat in zip(*weights, strict=True):
+        np.testing.assert_allclose(remat, plain, atol=1e-6)

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src.backend import get_keras_mask, set_keras_mask  # how layers hand padding on; public only for layers
 
 
 def rematerialized(layer: keras.layers.Layer) -> Callable[..., Any]:
@@ -18,8 +19,8 @@ def rematerialized(layer: keras.layers.Layer) -> Callable[..., Any]:
         layer: built. Its call moves no state but those of random generators, and adds no loss.
 
     Returns:
-        A function of the layer's arguments, of which any may be tensors, or structures of them. With symbolic ones it
-        is the layer.
+        A function of the layer's arguments, of which any may be tensors, or structures of them. Keras' masks and its
+        `training` reach the layer as in any call. With symbolic tensors it is the layer.
 
     Source: arXiv:1604.06174; "节省显存的重计算技巧也有了Keras版了" (kexue.fm/archives/7367).
 
@@ -31,6 +32,11 @@ def rematerialized(layer: keras.layers.Layer) -> Callable[..., Any]:
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        # Said aloud: PyTorch and TensorFlow compute again where no call is around it that would tell.
+        training = layer._get_call_context().get_value("training")
+        layer._maybe_reset_call_context()
+        if training is not None:
+            kwargs.setdefault("training", training)
         leaves = tree.flatten((args, kwargs))
         if any(isinstance(leaf, keras.KerasTensor) for leaf in leaves):
             return layer(*args, **kwargs)
@@ -39,22 +45,27 @@ def rematerialized(layer: keras.layers.Layer) -> Callable[..., Any]:
         states = [variable for variable in layer.variables if id(variable) not in known]
         drawn = [(state, ops.copy(state.value)) for state in states]  # PyTorch's would move on in place
         places = [i for i, leaf in enumerate(leaves) if ops.is_tensor(leaf) and _is_float(leaf)]
+        masks = [get_keras_mask(leaves[i]) for i in places]  # inside others stand for these tensors
         outputs: Any = None
 
         def pure(*floats: Any) -> list[Any]:
             nonlocal outputs
-            given = dict(zip(places, floats[len(weights) :]))
+            given = dict(zip(places, map(_masked, floats[len(weights) :], masks)))
             again = [given.get(i, leaf) for i, leaf in enumerate(leaves)]
             args_, kwargs_ = tree.pack_sequence_as((args, kwargs), again)
             with keras.StatelessScope([*drawn, *zip(weights, floats)]) as scope:
                 outputs = layer(*args_, **kwargs_)
             tensors = [leaf for leaf in tree.flatten(outputs) if ops.is_tensor(leaf)]
-            return [*(scope.get_current_value(state) for state in states), *tensors]
+            found = (mask for mask in map(get_keras_mask, tensors) if mask is not None)
+            return [*(scope.get_current_value(state) for state in states), *tensors, *found]
 
         results = iter(keras.remat(pure)(*(weight.value for weight in weights), *(leaves[i] for i in places)))
         for state in states:
             state.assign(next(results))
-        found = [next(results) if ops.is_tensor(leaf) else leaf for leaf in tree.flatten(outputs)]
+        inside = tree.flatten(outputs)
+        found = [next(results) if ops.is_tensor(leaf) else leaf for leaf in inside]
+        for leaf, one in zip(found, inside):
+            _masked(leaf, None if get_keras_mask(one) is None else next(results))
         return tree.pack_sequence_as(outputs, found)
 
     return call
@@ -62,3 +73,9 @@ def rematerialized(layer: keras.layers.Layer) -> Callable[..., Any]:
 
 def _is_float(tensor: Any) -> bool:
     return "float" in keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _masked(tensor: Any, mask: Any) -> Any:
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
