@@ -330,6 +330,7 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         ({"mlm": 0}, "objective mlm: expected a weight above 0, found 0"),
         ({"mlm": 1.0, "mlm+sop": 1.0}, "one of each kind, found mlm, mlm\\+sop"),
         ({}, "expected at least one"),
+        (["mlm", "unilm"], "objective: expected a name, or weights as"),
     ):
         with pytest.raises(mp.UserError, match=message):
             play(model, objective)
@@ -348,6 +349,10 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         play(bert(num_segments=1), "unilm")
     with pytest.raises(mp.UserError, match="no head that scores tokens"):
         play(bert(heads=["pooler"]), "mlm")
+    with pytest.raises(mp.UserError, match="Pretrain: expected a network and its tokenizer"):
+        play(model.network, "mlm")
+    with pytest.raises(mp.UserError, match=r"corpus: expected what mp.pretext.prepare makes of texts, found \['山"):
+        play(model, "mlm").steps(["山高水长。"])
     other = mp.Tokenizer.from_characters(["山"], max_size=90)
     foreign = pretext.prepare([["山"]], tmp_path / "tokens", other)
     with pytest.raises(mp.UserError, match=f"a vocabulary of {len(other)} tokens, the network's has {len(TOKENIZER)}"):

@@ -66,6 +66,8 @@ OBJECTIVES = {
 
 def check_objectives(objectives: Mapping[str, Any]) -> None:
     """Refuse names and weights that are none, and objectives with a target in common: `UserError`."""
+    if not isinstance(objectives, Mapping):
+        raise UserError(f"objective: expected a name, or weights as {{'mlm': 0.5, …}}, found {objectives!r:.80}")
     for name, weight in objectives.items():
         if name not in OBJECTIVES:
             raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {name!r:.80}")
@@ -176,9 +178,11 @@ class Pretrain(keras.Model):
     ) -> None:
         kwargs.setdefault("name", "pretrain")
         super().__init__(**kwargs)
+        if not hasattr(bert, "network") or not hasattr(bert, "tokenizer"):
+            raise UserError(f"Pretrain: expected a network and its tokenizer, as mp.load returns, found {bert!r:.80}")
         self.network, self.tokenizer = bert.network, bert.tokenizer
         self.family: str = getattr(bert, "family", "network")
-        self.objectives = {objective: 1.0} if isinstance(objective, str) else dict(objective)
+        self.objectives = {objective: 1.0} if isinstance(objective, str) else objective  # Keras copies it
         check_objectives(self.objectives)
         if not 0 < mask_rate < 1:
             raise UserError(f"mask_rate: expected a number between 0 and 1, found {mask_rate!r}")
@@ -267,6 +271,8 @@ class Pretrain(keras.Model):
         Raises:
             UserError: as `Steps` does, or nothing can be held out.
         """
+        if not isinstance(corpus, pretext.Prepared):
+            raise UserError(f"corpus: expected what mp.pretext.prepare makes of texts, found {corpus!r:.80}")
         if corpus.pairs and any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
             pairs, least = (len(corpus.documents) - 1) // 2, batch_size // 2
             if pairs <= least:
@@ -369,8 +375,7 @@ class Steps(keras.utils.PyDataset):
         self._word = float(np.square(sizes).sum() / max(1, sizes.sum()))
         self.filled = float(np.mean([packed[kind].filled for kind in self._kinds.values()]))
         self.tokens = self.filled * batch_size * play.length * len(play.objectives)
-        self.epoch = self.start = 0
-        self._ended = False  # whether the last batch of the epoch was read
+        self.epoch, self.start, self._ended = 0, 0, False  # the last: whether all batches of the epoch were read
 
     def __len__(self) -> int:
         left = self.steps - self.epoch * self.every
