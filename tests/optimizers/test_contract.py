@@ -20,6 +20,7 @@ from maskplay.optimizers import (
     ParameterRates,
     PiecewiseLinear,
     Tiger,
+    exclude_from_decay,
 )
 from maskplay.optimizers.wrapper import chain
 from optimizers.fed import arrays, fed, feed, gradients, same
@@ -123,6 +124,19 @@ def test_patterns_mean_the_weights_they_found(made: Made, tmp_path: Path) -> Non
         again.build([keras.Variable(np.ones((2, 2)), name="kernel")])
 
 
+def test_a_config_with_other_patterns_means_those() -> None:
+    """What the old ones found, for weights of the same shapes, says nothing of them."""
+    for made, name, other in (
+        (ParameterRates(adam(), {"embeddings": 2.0}), "factors", {"kernel": 0.0}),
+        (LazyRows(adam(), ["embeddings"]), "patterns", ["kernel"]),
+    ):
+        variables = fed(adam()).trainable_variables
+        made.build(variables)
+        changed = type(made).from_config({**made.get_config(), name: other})
+        changed.build(variables)
+        assert changed.get_config()["found"]["places"] == {"kernel": [1]}
+
+
 def test_weights_beside_another_optimizer_are_loaded(tmp_path: Path) -> None:
     model = fed(Average(adam(), 0.9))
     feed(model, gradients(2))
@@ -219,6 +233,7 @@ def test_a_constraint_holds_for_what_a_wrapper_does() -> None:
 
 
 def test_what_cannot_be_wrapped_is_said() -> None:
+    assert LayerAdaptation(adam(), exclude=None).exclude == ()
     with pytest.raises(UserError, match="goes outside"):
         Lookahead(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
     with pytest.raises(UserError, match="expected a Keras optimizer"):
@@ -253,6 +268,12 @@ def test_what_cannot_be_wrapped_is_said() -> None:
         lambda: LayerAdaptation(adam(), limits=(2.0, 1.0)),
         lambda: Tiger(beta=2.0),
         lambda: PiecewiseLinear(0.1, {}),
+        lambda: LazyRows(adam(), None),
+        lambda: LazyRows(adam(), [1]),
+        lambda: LayerAdaptation(adam(), exclude=3),
+        lambda: ParameterRates.layer_decay(adam(), "0.9", 2),
+        lambda: ParameterRates.layer_decay(adam(), 0.9, None),
+        lambda: exclude_from_decay("adam", fed(adam()), "bias"),
     ):
         with pytest.raises(UserError, match="expected"):
             wrong()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import chain, leaves, paths_matching
+from maskplay.optimizers.wrapper import chain, leaves, listed, paths_matching
 
 __all__ = ["exclude_from_decay"]
 
@@ -25,7 +25,8 @@ def exclude_from_decay(
         patterns: as `"norm/"` or `"bias$"`; or one of them.
 
     Raises:
-        UserError: a pattern is found in no path, or the patterns in all, or the model has no weights yet.
+        UserError: a pattern is found in no path, or the patterns in all, the model has no weights yet, or what is given
+            is no optimizer.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="head")], name="m")
@@ -33,9 +34,11 @@ def exclude_from_decay(
         >>> exclude_from_decay(optimizer, model, ["head/bias"])
         ['m/head/bias']
     """
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise UserError(f"exclude_from_decay: expected a Keras optimizer, found {optimizer!r:.80}")
     if not model.trainable_variables:
         raise UserError(f"exclude_from_decay: {model.name} has no weights yet; call or build it first")
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    patterns = listed(patterns, "exclude_from_decay")
     found = paths_matching(patterns, model.trainable_variables, "exclude_from_decay")
     paths = {path for matches in found.values() for path in matches}
     excluded = [variable for variable in model.trainable_variables if variable.path in paths]

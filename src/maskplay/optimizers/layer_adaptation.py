@@ -10,7 +10,7 @@ from keras import ops
 
 from maskplay.errors import UserError
 from maskplay.optimizers.schedules import Modified, WithoutBiasCorrection
-from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, snapshot, within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, listed, snapshot, within
 
 __all__ = ["LayerAdaptation"]
 
@@ -26,7 +26,7 @@ class LayerAdaptation(OptimizerWrapper):
     Args:
         inner: any Keras optimizer with one learning rate.
         exclude: regular expressions, or one; weights in whose paths one is found keep the inner step. By default biases
-            and the gains of normalizations.
+            and the gains of normalizations; None: no weight.
         limits: least and greatest ‖θ‖ that the ratio reckons with; None: whatever it is.
 
     Raises:
@@ -44,7 +44,7 @@ class LayerAdaptation(OptimizerWrapper):
     def __init__(
         self,
         inner: keras.optimizers.Optimizer,
-        exclude: str | Sequence[str] = (GAINS_AND_BIASES,),
+        exclude: str | Sequence[str] | None = (GAINS_AND_BIASES,),
         limits: tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -60,7 +60,7 @@ class LayerAdaptation(OptimizerWrapper):
                 if isinstance(schedule, WithoutBiasCorrection):
                     raise UserError("LayerAdaptation: WithoutBiasCorrection would lengthen its steps; leave it out")
                 schedule = schedule.base
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.exclude = tuple(listed(exclude, "LayerAdaptation"))
         self.limits = None if limits is None else (limits[0], limits[1])
 
     def build(self, variables: list[keras.Variable]) -> None:

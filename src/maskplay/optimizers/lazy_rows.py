@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, chain, snapshot
+from maskplay.optimizers.wrapper import OptimizerWrapper, chain, listed, snapshot
 
 __all__ = ["LazyRows"]
 
@@ -52,7 +52,7 @@ class LazyRows(OptimizerWrapper):
         **kwargs: Any,
     ) -> None:
         super().__init__(inner, **kwargs)
-        self.patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        self.patterns = listed(patterns, "LazyRows")
         if not self.patterns:
             raise UserError("LazyRows: expected at least one pattern, as 'embedding/token', found none")
         self.freeze_slots = freeze_slots

@@ -63,6 +63,10 @@ class ParameterRates(OptimizerWrapper):
             >>> rates.factors
             {'(^|/)embedding/': 0.125, '(^|/)block_0/': 0.25, '(^|/)block_1/': 0.5}
         """
+        if not within(decay, 0, sys.float_info.max) or not isinstance(blocks, int):
+            raise UserError(
+                f"layer_decay: expected a factor as 0.9 and a number of blocks, found {decay!r:.80} and {blocks!r:.80}"
+            )
         depths = ["embedding", *(f"block_{i}" for i in range(blocks))]
         factors = {f"(^|/){name}/": decay ** (len(depths) - i) for i, name in enumerate(depths)}
         return cls(inner, factors, **kwargs)

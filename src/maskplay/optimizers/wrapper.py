@@ -119,12 +119,13 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
         What was found once is saved and stays: a `Sequential` that was loaded has other paths, without its own name.
         """
-        shapes = [list(variable.shape) for variable in variables]
-        if self._found is None or self._found["shapes"] != shapes:  # of another network they say nothing
+        shapes, patterns = [list(variable.shape) for variable in variables], list(patterns)
+        known = self._found  # which says nothing of another network, or of patterns that a changed config has
+        if known is None or known["shapes"] != shapes or not {*patterns} <= {*known["places"]}:
             found = paths_matching(patterns, variables, self.name)
             places = {name: [i for i, v in enumerate(variables) if v.path in paths] for name, paths in found.items()}
             self._found = {"shapes": shapes, "places": places}
-        return self._found["places"]
+        return {pattern: self._found["places"][pattern] for pattern in patterns}
 
     # What Keras calls
 
@@ -254,6 +255,15 @@ def chain(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Op
 def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """Those that work through no other."""
     return [each for each in chain(optimizer) if len(list(chain(each))) == 1]
+
+
+def listed(patterns: str | Iterable[str] | None, owner: str) -> list[str]:
+    """Patterns as a list; one may stand alone, None is none."""
+    given = [patterns] if isinstance(patterns, str) else patterns
+    given = list(given) if isinstance(given, Iterable) else [given] * (given is not None)
+    if not all(isinstance(pattern, str) for pattern in given):
+        raise UserError(f"{owner}: expected regular expressions for paths, as 'embedding/token', found {patterns!r:.80}")
+    return given
 
 
 def paths_matching(patterns: Iterable[str], variables: Iterable[keras.Variable], owner: str) -> dict[str, list[str]]:
