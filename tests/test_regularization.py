@@ -412,6 +412,9 @@ def test_what_is_refused() -> None:
         regularize(model, "FGM")
     with pytest.raises(UserError, match="FGM: expected patterns"):
         FGM([])
+    with pytest.raises(UserError, match="FGM: expected regular expressions for paths, as 'embedding/token', found 3"):
+        FGM(3)
+    assert FGM("token/", epsilon=np.float32(0.5)).epsilon == 0.5
     with pytest.raises(UserError, match="weight to be a number from 0 up, found -1"):
         RDrop(-1)
     with pytest.raises(UserError, match="at least 1 iteration, found 0"):

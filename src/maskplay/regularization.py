@@ -7,6 +7,7 @@ together, and any model that looks embeddings up in a table can have it.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from keras import ops, tree
 
 from maskplay.autodiff import value_and_gradient
 from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import paths_matching
+from maskplay.optimizers.wrapper import listed, paths_matching, within
 
 SCALE = 2.0**10  # of scores whose gradient goes through float16
 
@@ -396,13 +397,13 @@ def _unit(tensor: Any) -> Any:
 def _check(trick: Any, patterns: bool = False, at_least_0: Sequence[str] = ()) -> None:
     kind = type(trick).__name__
     if patterns:
-        given = (trick.patterns,) if isinstance(trick.patterns, str) else tuple(trick.patterns)
-        if not given or not all(isinstance(pattern, str) for pattern in given):
+        given = tuple(listed(trick.patterns, kind))
+        if not given:
             raise UserError(f"{kind}: expected patterns for the paths of embeddings, found {trick.patterns!r}")
         object.__setattr__(trick, "patterns", given)
     for name in at_least_0:
         number = getattr(trick, name)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < float("inf"):
+        if not within(number, 0, sys.float_info.max):
             raise UserError(f"{kind}: expected {name} to be a number from 0 up, found {number!r}")
 
 

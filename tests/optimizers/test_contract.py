@@ -20,6 +20,7 @@ from maskplay.optimizers import (
     ParameterRates,
     PiecewiseLinear,
     Tiger,
+    WithoutBiasCorrection,
     exclude_from_decay,
 )
 from maskplay.optimizers.wrapper import chain
@@ -234,6 +235,7 @@ def test_a_constraint_holds_for_what_a_wrapper_does() -> None:
 
 def test_what_cannot_be_wrapped_is_said() -> None:
     assert LayerAdaptation(adam(), exclude=None).exclude == ()
+    assert LazyRows(adam(), (name for name in ["token"])).patterns == ["token"]
     with pytest.raises(UserError, match="goes outside"):
         Lookahead(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
     with pytest.raises(UserError, match="expected a Keras optimizer"):
@@ -268,6 +270,7 @@ def test_what_cannot_be_wrapped_is_said() -> None:
         lambda: LayerAdaptation(adam(), limits=(2.0, 1.0)),
         lambda: Tiger(beta=2.0),
         lambda: PiecewiseLinear(0.1, {}),
+        lambda: WithoutBiasCorrection(0.1, beta_2=1.0),
         lambda: LazyRows(adam(), None),
         lambda: LazyRows(adam(), [1]),
         lambda: LayerAdaptation(adam(), exclude=3),

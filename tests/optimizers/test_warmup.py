@@ -67,6 +67,7 @@ def test_batches_make_one_step_together(made) -> None:
         ({"decay": -5}, "decay: expected at least 0, found -5"),
         ({"warmup": -1}, "warmup: expected at least 0, found -1"),
         ({"steps": 0}, "steps: expected at least 1, found 0"),
+        ({"steps": "9"}, "steps: expected at least 1, found '9'"),
         ({"rate": -1.0}, "rate: expected a number of at least 0, found -1.0"),
         ({"rate": "1e-3"}, "rate: expected a number of at least 0, found '1e-3'"),
         ({"accumulate": 0}, "accumulate: expected a number of batches from 1 on, found 0"),

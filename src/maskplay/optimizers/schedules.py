@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from maskplay.errors import UserError
+from maskplay.optimizers.wrapper import within
 
 __all__ = ["MicroStepSchedule", "PiecewiseLinear", "WithoutBiasCorrection"]
 
@@ -119,7 +120,7 @@ class WithoutBiasCorrection(Modified):
         beta_2: the optimizer's.
 
     Raises:
-        UserError: a base that is neither a rate nor a schedule.
+        UserError: a base that is neither a rate nor a schedule, or a beta that is none.
 
     Example:
         >>> weight = keras.Variable([0.0])
@@ -131,6 +132,8 @@ class WithoutBiasCorrection(Modified):
 
     def __init__(self, base: Base, beta_1: float = 0.9, beta_2: float = 0.999) -> None:
         super().__init__(base)
+        if not all(within(beta, 0, 1) and beta < 1 for beta in (beta_1, beta_2)):
+            raise UserError(f"WithoutBiasCorrection: expected betas from 0 to below 1, found {beta_1!r} and {beta_2!r}")
         self.beta_1 = beta_1
         self.beta_2 = beta_2
 

@@ -98,7 +98,7 @@ def _rising(
     rate: float, steps: int, warmup: int | None, decay: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     for name, value, least in (("steps", steps, 1), ("warmup", warmup, 0), ("decay", decay, 0)):
-        if value is not None and value < least:
+        if value is not None and not within(value, least, sys.float_info.max):
             raise UserError(f"{name}: expected at least {least}, found {value!r}")
     if not within(rate, 0, sys.float_info.max):
         raise UserError(f"rate: expected a number of at least 0, found {rate!r}")

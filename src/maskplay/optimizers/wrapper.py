@@ -120,12 +120,12 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         What was found once is saved and stays: a `Sequential` that was loaded has other paths, without its own name.
         """
         shapes, patterns = [list(variable.shape) for variable in variables], list(patterns)
-        known = self._found  # which says nothing of another network, or of patterns that a changed config has
+        known: Any = self._found  # which says nothing of another network, or of patterns that a changed config has
         if known is None or known["shapes"] != shapes or not {*patterns} <= {*known["places"]}:
             found = paths_matching(patterns, variables, self.name)
             places = {name: [i for i, v in enumerate(variables) if v.path in paths] for name, paths in found.items()}
-            self._found = {"shapes": shapes, "places": places}
-        return {pattern: self._found["places"][pattern] for pattern in patterns}
+            known = self._found = {"shapes": shapes, "places": places}
+        return {pattern: known["places"][pattern] for pattern in patterns}
 
     # What Keras calls
 
@@ -259,10 +259,12 @@ def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optim
 
 def listed(patterns: str | Iterable[str] | None, owner: str) -> list[str]:
     """Patterns as a list; one may stand alone, None is none."""
-    given = [patterns] if isinstance(patterns, str) else patterns
-    given = list(given) if isinstance(given, Iterable) else [given] * (given is not None)
+    given: list[Any] = [patterns]
+    if patterns is None or isinstance(patterns, Iterable) and not isinstance(patterns, str):
+        given = list(patterns or ())
     if not all(isinstance(pattern, str) for pattern in given):
-        raise UserError(f"{owner}: expected regular expressions for paths, as 'embedding/token', found {patterns!r:.80}")
+        found = f"found {patterns!r:.80}"
+        raise UserError(f"{owner}: expected regular expressions for paths, as 'embedding/token', {found}")
     return given
 
 
