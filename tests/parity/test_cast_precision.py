@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from maskplay.language_model import named_weights
 from maskplay.layers.initializer import to_be_filled
 from parity.cases import CASES, Case
 from parity.opened import opened
+from quantization import to_int8
 
 BATCH, LENGTH = 48, 10
 
@@ -109,21 +108,12 @@ def test_half_precision_agrees(policy: str) -> None:
     assert rates["row"] >= (0.98 if policy == "mixed_bfloat16" else 0.99)
 
 
-def quantized(network: mp.LanguageModel) -> mp.LanguageModel:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras names every layer that has nothing to quantize
-        gc.freeze()  # Keras collects garbage for every kernel; what other tests left behind need not be looked at
-        network.quantize("int8")
-        gc.unfreeze()
-    return network
-
-
 @pytest.mark.parametrize("name", [name for name in networks() if name in ENCODERS])
 def test_int8(name: str, tmp_path: Path) -> None:
     """Within some percent of float32, with kernels in a byte each, and the same again from a .keras file."""
     case, network = CASES[name], twin(name)
     full = outputs(network, case)
-    found = outputs(quantized(network), case)
+    found = outputs(to_int8(network), case)
     kernels = [weight for path, weight in named_weights(network).items() if path.endswith("query/kernel")]
     assert all(keras.backend.standardize_dtype(weight.dtype) == "int8" for weight in kernels)
     for key, value in full.items():

@@ -8,6 +8,7 @@ import pytest
 
 import maskplay as mp
 from plays.test_classify import LABELS, bert, folder, play, reviews
+from quantization import to_int8
 
 __all__ = ["folder"]
 
@@ -20,8 +21,7 @@ def test_what_a_folder_cannot_say_is_refused_or_merged(tmp_path: Path) -> None:
     wanted = model.probabilities(["这个好", "差"])
     model.save(tmp_path / "lora")
     np.testing.assert_allclose(mp.load(tmp_path / "lora").probabilities(["这个好", "差"]), wanted, atol=1e-5)
-    whole = play()
-    whole.quantize("int8")
+    whole = to_int8(play())
     with pytest.raises(mp.UserError, match="a quantized play is not saved"):
         whole.save(tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
