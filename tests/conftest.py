@@ -1,5 +1,6 @@
 """What every test can rely on: a backend is chosen, and tests that know no backend are marked `once`."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -56,6 +57,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(TESTS / name) for name in ONCE):
             item.add_marker("once")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what imports made stays: no look at it again at every collection, and fewer of those
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")
