@@ -144,6 +144,7 @@ def test_places(tmp_path, monkeypatch):
     assert [p.as_posix() for p in corpus.paths(["b.txt", Path("a"), "*.txt"])] == [
         *("b.txt", "a/1.txt", "a/2.txt", "c[1].txt")
     ]
+    assert corpus.paths(["b.txt", tmp_path / "b.txt", "a/../b.txt"]) == [Path("b.txt")]
     assert corpus.paths("c[1].txt") == [Path("c[1].txt")]
     assert corpus.paths("-") == [Path("-")]
     (tmp_path / "bare").mkdir()

@@ -154,7 +154,10 @@ def files_of(sources: Sources) -> list[Part]:
             raise UserError(f"expected the name of a file, folder or pattern, found {place!r:.80}")
     if not found:
         raise UserError("expected at least one file, folder or pattern, found none")
-    return list(dict.fromkeys(found))
+    once: dict[Any, Part] = {}
+    for part in found:
+        once.setdefault((os.path.abspath(part.path), part.start, part.stop), part)
+    return list(once.values())
 
 
 def _found(place: str) -> Iterator[Path]:
