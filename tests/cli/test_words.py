@@ -91,7 +91,7 @@ def test_count_words(capfd, text, model, tmp_path):
     assert {row[0].replace("\\t", "\t"): int(row[1]) for row in rows} == expected and len(expected) > 30
     assert f"{len(expected):,} different, {sum(expected.values()):,} in all: " in capfd.readouterr().err
     told = fault(capfd, "words", "count", text, "--words", model, "--n", 2, "--out", out)
-    assert told == "expected either n or a tokenizer"
+    assert told == "expected either --n or --words, found both"
 
 
 def test_count_the_words_of_jieba(capfd, tmp_path):
