@@ -49,6 +49,10 @@ def test_what_a_file_has_is_not_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path)
     calls.clear()
     whole = mp.load(tmp_path / "whole")
     assert not calls
+    mp.plays.Classify(whole, ["neg", "pos"]).save(tmp_path / "play")
+    assert calls  # of the classifier's own weights
+    calls.clear()
+    assert mp.load(tmp_path / "play").labels == ("neg", "pos") and not calls
     path = tmp_path / "whole" / "model.safetensors"
     arrays = load_file(path)
     del arrays["bert.encoder.layer.0.attention.self.query.weight"]
