@@ -219,7 +219,7 @@ def test_restore():
         (([[1]],), {"shard": (2, 2)}, "rank < world"),
         (([[1]],), {"batch_size": 6, "multiple_of": 4}, "batch_size: expected a multiple of 4"),
         (([[1]],), {"batch_size": 4, "multiple_of": 2, "shard": (0, 4)}, "a multiple of 8"),
-        (([[1]],), {"batch_size": 0}, "at least 1"),
+        (([[1]],), {"batch_size": 0}, "batch_size: expected a whole number from 1 on, found 0"),
         (([[1]],), {"use_multiprocessing": True}, "use_multiprocessing: batches are made by threads"),
     ],
 )

@@ -37,7 +37,7 @@ def test_the_best_combinations_are_the_best_of_all(tiny: mp.Pretrained, top: int
 def test_very_many_candidates_are_refused_or_quick(tiny: mp.Pretrained) -> None:
     assert len(tiny.fill("[MASK]" * 9, top=3000)) == 3000  # not by way of 3000² combinations for each further blank
     for top in (0, 10**9):
-        with pytest.raises(mp.UserError, match=f"top: expected 1 to 100,000, found {top}"):
+        with pytest.raises(mp.UserError, match=f"top: expected a whole number from 1 to 100,000, found {top}"):
             tiny.fill("[MASK]", top=top)
 
 
@@ -85,7 +85,7 @@ def test_a_decoder_goes_on_with_the_likeliest_tokens(tiny: mp.Pretrained) -> Non
     assert gpt.generate("科学", max_new=8) == tiny.tokenizer.decode(ids)
     with pytest.raises(mp.UserError, match="max_new is 600, but the network has 512 positions"):
         gpt.generate("科学", max_new=600)
-    with pytest.raises(mp.UserError, match="max_new: expected at least 1"):
+    with pytest.raises(mp.UserError, match="max_new: expected a whole number from 1 on"):
         gpt.generate("科学", max_new=0)
     with pytest.raises(mp.UserError, match="a bert does not generate text"):
         tiny.generate("科学")
@@ -201,11 +201,11 @@ def test_a_vocabulary_of_another_kind_is_refused(tiny: mp.Pretrained) -> None:
 def test_other_types_are_told(tiny: mp.Pretrained) -> None:
     for wrong, told in (
         (lambda: tiny.fill(["a[MASK]"]), "fill: expected one text, found a list"),
-        (lambda: tiny.fill("[MASK]", top="3"), "top: expected 1 to 100,000, found '3'"),
+        (lambda: tiny.fill("[MASK]", top="3"), "top: expected a whole number from 1 to 100,000, found '3'"),
         (lambda: tiny.encode(3), "encode: expected texts, found a int"),
         (lambda: tiny.encode(b"abc"), "encode: expected texts, found a bytes"),
-        (lambda: tiny.encode("a", batch_size="4"), "batch_size: expected at least 1, found '4'"),
-        (lambda: tiny.encode("a", max_length=0), "max_length: expected .*, from 1 on, found 0"),
+        (lambda: tiny.encode("a", batch_size="4"), "batch_size: expected a whole number from 1 on, found '4'"),
+        (lambda: tiny.encode("a", max_length=0), "max_length: expected a whole number from 1 .*, found 0"),
         (lambda: tiny.generate(None), "generate: expected one text, found a NoneType"),
         (lambda: mp.Tokenizer("vocab.txt"), r"'vocab.txt': a file is opened with Tokenizer.load\(path\)"),
         (lambda: mp.LanguageModel("bert"), "config: expected a Config or a dictionary of its fields, found 'bert'"),

@@ -417,7 +417,7 @@ def test_what_is_refused() -> None:
     assert FGM("token/", epsilon=np.float32(0.5)).epsilon == 0.5
     with pytest.raises(UserError, match="weight to be a number from 0 up, found -1"):
         RDrop(-1)
-    with pytest.raises(UserError, match="at least 1 iteration, found 0"):
+    with pytest.raises(UserError, match="iterations: expected a whole number from 1 on, found 0"):
         VirtualAdversarial("token/", iterations=0)
     with pytest.raises(UserError, match="GradientPenalty: the pattern 'embedding/token' is found in no weight's path"):
         step(regularize(model, GradientPenalty("embedding/token")))

@@ -25,7 +25,7 @@ import numpy as np
 from keras import ops
 
 from maskplay import corpus, masks, pretext
-from maskplay.pretext.objectives import IGNORED, KEPT, MASKED
+from maskplay.pretext.targets import AS_MASK, IGNORED
 from maskplay.starts import neighbours
 from maskplay.text.words import jieba
 
@@ -62,7 +62,7 @@ def as_trained(laid: pretext.Laid, hidden: np.ndarray, tokenizer: Any) -> np.nda
     special = tokenizer.ids(tokenizer.form.specials)
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
     others = ordinary[draw.integers(len(ordinary), size=fate.shape)]
-    shown = np.where(fate < MASKED, tokenizer.mask_id, np.where(fate < MASKED + KEPT, laid.tokens, others))
+    shown = np.where(fate < AS_MASK, tokenizer.mask_id, np.where(fate < (1 + AS_MASK) / 2, laid.tokens, others))
     return np.where(hidden, shown, laid.tokens)
 
 

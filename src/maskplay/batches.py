@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.hosts import sharing_devices
 
 __all__ = ["Batches", "bucket_lengths"]
@@ -90,10 +90,12 @@ class Batches(keras.utils.PyDataset):
             raise UserError(f"shard: expected (rank, world) with 0 <= rank < world, found {shard}")
         if multiple_of is None:
             multiple_of = max(sharing_devices() // self.world, 1)
-        if min(batch_size, buckets, multiple_of) < 1 or batch_size % (multiple_of * self.world):
+        batch_size, buckets = whole_number("batch_size", batch_size, 1), whole_number("buckets", buckets, 1)
+        multiple_of, seed = whole_number("multiple_of", multiple_of, 1), whole_number("seed", seed, 0)
+        if batch_size % (multiple_of * self.world):
             raise UserError(
                 f"batch_size: expected a multiple of {multiple_of * self.world} (multiple_of x processes), "
-                f"and at least 1 of each, found {batch_size}"
+                f"found {batch_size}"
             )
         sizes = [len(row) for row in tokens]
         self._sizes = np.array(sizes, "int64")

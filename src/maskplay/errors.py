@@ -4,7 +4,9 @@ The command line prints their text without a traceback and leaves with exit code
 keeps its traceback.
 """
 
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 def listed(names: Iterable[object], most: int = 10) -> str:
@@ -28,6 +30,35 @@ class UserError(ValueError):
     """
 
     _keras_call_info_injected = True  # inside a layer's call, Keras would wrap the line in a listing of all arguments
+
+
+def whole_number(name: str, found: Any, least: int, most: int | None = None) -> int:
+    """A setting as an int, also one of NumPy's.
+
+    Args:
+        name: how the user knows it.
+        found: what was given.
+        least: the least that makes sense.
+        most: the most, if there is one.
+
+    Raises:
+        UserError: it is no whole number, or not in this range.
+
+    Example:
+        >>> whole_number("workers", 2, least=1)
+        2
+        >>> whole_number("workers", 2.5, least=1)
+        Traceback (most recent call last):
+        maskplay.errors.UserError: workers: expected a whole number from 1 on, found 2.5
+    """
+    try:
+        number = None if isinstance(found, bool) else operator.index(found)
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        until = "on" if most is None else f"to {most:,}"
+        raise UserError(f"{name}: expected a whole number from {least} {until}, found {found!r:.40}")
+    return number
 
 
 class CheckpointError(UserError):

@@ -22,7 +22,7 @@ from maskplay.checkpoints.save import save, save_everywhere
 from maskplay.config import Config
 from maskplay.decode import greedy
 from maskplay.encoder import Encoder
-from maskplay.errors import MissingExtra, UserError
+from maskplay.errors import MissingExtra, UserError, whole_number
 from maskplay.families import FAMILIES, refuse_vocabulary
 from maskplay.language_model import SCORES, LanguageModel
 from maskplay.storage import MARKER, read_marker
@@ -131,8 +131,7 @@ class Pretrained:
         blanks = np.flatnonzero(ids[0] == mask)
         if not len(blanks):
             raise UserError(f"expected a text with [MASK] in it, found {text[:60]!r}")
-        if not isinstance(top, int) or not 1 <= top <= MOST_CANDIDATES:
-            raise UserError(f"top: expected 1 to {MOST_CANDIDATES:,}, found {top!r:.40}")
+        top = whole_number("top", top, 1, MOST_CANDIDATES)
         segments = np.array([encoding.segments])
         logits = self.logits(ids, segments=segments, at=blanks[None])[0]
         scores = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
@@ -194,16 +193,12 @@ class Pretrained:
         pooler = self.network.pooler
         if pool not in ("cls", "mean", "pooler") or (pool == "pooler" and pooler is None):
             raise UserError(f"pool: expected 'cls', 'mean' or, where there is one, 'pooler', found {pool!r}")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UserError(f"batch_size: expected at least 1, found {batch_size!r:.40}")
+        batch_size = whole_number("batch_size", batch_size, 1)
         if isinstance(texts, bytes) or not isinstance(texts, Iterable):
             raise UserError(f"encode: expected texts, found a {type(texts).__name__}")
         texts = [texts] if isinstance(texts, str) else list(texts)
         longest = self.config.longest
-        limit = min(longest or 512, 512) if max_length is None else max_length
-        if not isinstance(limit, int) or limit < 1 or longest is not None and limit > longest:
-            most = "any number" if longest is None else f"at most {longest} (the network's positions)"
-            raise UserError(f"max_length: expected {most}, from 1 on, found {limit!r:.40}")
+        limit = min(longest or 512, 512) if max_length is None else whole_number("max_length", max_length, 1, longest)
         encodings = self.tokenizer.encode_batch(texts, max_length=limit)
         if empty := [i for i, encoding in enumerate(encodings) if not len(encoding)]:
             raise UserError(f"encode: text {empty[0] + 1} has no token (this vocabulary frames texts with none)")
@@ -285,8 +280,7 @@ class Pretrained:
         """
         if not isinstance(prompt, str):
             raise UserError(f"generate: expected one text, found a {type(prompt).__name__}")
-        if not isinstance(max_new, int) or max_new < 1:
-            raise UserError(f"max_new: expected at least 1, found {max_new!r:.40}")
+        max_new = whole_number("max_new", max_new, 1)
         network, tokenizer = self.network, self.tokenizer
         if network.lm is None or (network.decoder is None and FAMILIES[self.family].mask == masks.padding()):
             raise UserError(f"a {self.family} does not generate text; fill its blanks with fill(), or load a decoder")

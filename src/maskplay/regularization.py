@@ -16,7 +16,7 @@ import keras
 from keras import ops, tree
 
 from maskplay.autodiff import value_and_gradient
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.optimizers.wrapper import listed, paths_matching, within
 
 SCALE = 2.0**10  # of scores whose gradient goes through float16
@@ -293,8 +293,7 @@ class VirtualAdversarial(Trick):
 
     def __post_init__(self) -> None:
         _check(self, patterns=True, at_least_0=("xi", "epsilon", "weight"))
-        if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise UserError(f"VirtualAdversarial: expected at least 1 iteration, found {self.iterations!r}")
+        object.__setattr__(self, "iterations", whole_number("iterations", self.iterations, 1))
         object.__setattr__(self, "noise", keras.random.SeedGenerator(self.seed))
 
     def loss(self, step: Step, outputs: Any) -> Any:

@@ -16,7 +16,7 @@ FLOORS = [
         "optimizers stochastic autodiff statistics",
         False,
     ),
-    ("families layers regularization", False),
+    ("families objectives layers regularization", False),
     ("encoder language_model fresh starts", True),
     ("checkpoints plays generative", False),
     ("pretrained cli serve __init__", True),

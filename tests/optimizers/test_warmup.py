@@ -64,13 +64,13 @@ def test_batches_make_one_step_together(made) -> None:
 @pytest.mark.parametrize(
     "given, told",
     [
-        ({"decay": -5}, "decay: expected at least 0, found -5"),
-        ({"warmup": -1}, "warmup: expected at least 0, found -1"),
-        ({"steps": 0}, "steps: expected at least 1, found 0"),
-        ({"steps": "9"}, "steps: expected at least 1, found '9'"),
+        ({"decay": -5}, "decay: expected a whole number from 0 on, found -5"),
+        ({"warmup": -1}, "warmup: expected a whole number from 0 on, found -1"),
+        ({"steps": 0}, "steps: expected a whole number from 1 on, found 0"),
+        ({"steps": "9"}, "steps: expected a whole number from 1 on, found '9'"),
         ({"rate": -1.0}, "rate: expected a number of at least 0, found -1.0"),
         ({"rate": "1e-3"}, "rate: expected a number of at least 0, found '1e-3'"),
-        ({"accumulate": 0}, "accumulate: expected a number of batches from 1 on, found 0"),
+        ({"accumulate": 0}, "accumulate: expected a whole number from 1 on, found 0"),
         ({"accumulate": 2}, "steps: expected a multiple of accumulate, 2; found 9"),
         ({"accumulate": 16}, "steps: expected a multiple of accumulate, 16; found 9"),
     ],

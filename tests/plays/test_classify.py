@@ -176,7 +176,7 @@ def test_bad_labels(labels, told: str) -> None:
 
 @pytest.mark.parametrize("length", [2, 65, "64", 1.5])
 def test_a_bad_max_length(length) -> None:
-    with pytest.raises(mp.UserError, match="max_length: expected 3 to 64 tokens"):
+    with pytest.raises(mp.UserError, match="max_length: expected a whole number from 3 to 64, found"):
         mp.plays.Classify(bert(), LABELS, max_length=length)
 
 

@@ -10,7 +10,8 @@ from keras import ops
 import maskplay as mp
 from maskplay import pretext
 from maskplay.callbacks import Resume
-from maskplay.plays.pretrain import OBJECTIVES, Steps
+from maskplay.objectives import OBJECTIVES
+from maskplay.plays.pretrain import Steps
 from test_callbacks import Stop
 
 ALPHABET = "天地玄黄宇宙洪荒日月盈昃"
@@ -253,7 +254,7 @@ def test_two_hundred_sentences_by_heart(tmp_path: Path, monkeypatch) -> None:
 
     def random_labels(*given, masked=pretext.masked):
         tokens, at, labels = masked(*given)
-        return tokens, at, np.where(labels == -100, labels, given[-1].choice(given[3], labels.shape)).astype("int32")
+        return tokens, at, np.where(labels == -100, labels, given[5].choice(given[3], labels.shape)).astype("int32")
 
     monkeypatch.setattr("maskplay.pretext.masked", random_labels)
     assert by_heart(tmp_path / "control") < 0.3
@@ -334,15 +335,28 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     ):
         with pytest.raises(mp.UserError, match=message):
             play(model, objective)
-    for options, message in (({"length": 4}, "length: expected 8 to"), ({"mask_rate": 1}, "mask_rate: expected")):
+    for options, message in (
+        ({"length": 4}, "length: expected a whole number from 8 to 1,048,576, found 4"),
+        ({"length": "64"}, "length: expected a whole number from 8 to 1,048,576, found '64'"),
+        ({"mask_rate": 1}, "mask_rate: expected"),
+        ({"mask_rate": ".1"}, "mask_rate: expected"),
+        ({"as_mask": 1.1}, "as_mask: expected a number from 0 to 1, found 1.1"),
+    ):
         with pytest.raises(mp.UserError, match=message):
             mp.plays.Pretrain(model, **options)
     for options, message in (
         ({"batch_size": 1}, "mlm\\+nsp: expected batches of at least 2 rows"),
         ({"batch_size": 4, "use_multiprocessing": True}, "use_multiprocessing: batches are drawn by threads"),
+        ({"steps": "9"}, "steps: expected a whole number from 1 on, found '9'"),
+        ({"every": 0}, "every: expected a whole number from 1 on, found 0"),
+        ({"seed": -1}, "seed: expected a whole number from 0 on, found -1"),
     ):
         with pytest.raises(mp.UserError, match=message):
             Steps(play(model, "mlm+nsp"), corpus, **options)
+    with pytest.raises(mp.UserError, match="fit: expected batches as steps\\(\\) makes them"):
+        play(model, "mlm").fit(["山高水长。"])
+    with pytest.raises(mp.UserError, match="seed: expected a whole number from 0 on, found -1"):
+        play(model, "mlm").steps(corpus, seed=-1)
     with pytest.raises(mp.UserError, match="needs the heads 'pooler' and 'nsp'"):
         play(bert(heads=["mlm"]), "mlm+sop")
     with pytest.raises(mp.UserError, match="unilm needs segments 0 and 1, this roformer has one"):

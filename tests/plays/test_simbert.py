@@ -14,7 +14,8 @@ import maskplay as mp
 from maskplay import pretext
 from maskplay.callbacks import Resume
 from maskplay.losses import TokenCrossEntropy
-from maskplay.plays.pretrain import SIMILAR, Steps, similarities
+from maskplay.objectives import SIMILAR
+from maskplay.plays.pretrain import Steps, similarities
 from plays.test_pretrain import ALPHABET, TOKENIZER, bert
 from test_callbacks import Stop
 

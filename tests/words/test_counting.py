@@ -157,7 +157,7 @@ def test_too_many_characters_are_told(monkeypatch):
     [
         ({}, "expected either n or a tokenizer"),
         ({"n": 2, "tokenizer": split}, "expected either n or a tokenizer"),
-        ({"n": 0}, "n: expected a number from 1 on"),
+        ({"n": 0}, "n: expected a whole number from 1 on"),
         ({"n": 13}, "n: 13 of 60 different characters that occur 1 times or more do not fit 64 bits"),
         ({"n": 2, "min_count": 0}, "min_count: "),
         ({"tokenizer": split, "workers": -1}, "workers: "),

@@ -264,7 +264,7 @@ def test_memory_is_a_limit_for_the_process():
     "options, told",
     [
         ({"mode": "quick"}, "mode: expected exact or faithful, found 'quick'"),
-        ({"min_count": 0}, "min_count: expected a number from 1 on"),
+        ({"min_count": 0}, "min_count: expected a whole number from 1 on"),
         ({"cohesion": ()}, "cohesion: expected a list of numbers"),
         ({"cohesion": "2,4,6"}, "cohesion: expected a list of numbers, .* found '2,4,6'"),
         ({"cohesion": 3.0}, "cohesion: expected a list of numbers"),
@@ -277,7 +277,7 @@ def test_memory_is_a_limit_for_the_process():
         ({"cohesion": (1,), "mode": "faithful"}, "the original has 3 thresholds, found 1"),
         ({"cohesion": range(40), "min_count": 1}, "expected at most 20 thresholds"),
         ({"runs": True, "mode": "faithful"}, "runs: "),
-        ({"workers": 0}, "workers: expected a number from 1 on, found 0"),
+        ({"workers": 0}, "workers: expected a whole number from 1 on, found 0"),
         ({"known": "no such file"}, "no such file"),
         ({"known": [("天地", 3)]}, "known: expected words, found \\('天地', 3\\)"),
     ],

@@ -239,10 +239,10 @@ def test_a_file_that_breaks_off(tmp_path):
 @pytest.mark.parametrize(
     "options, told",
     [
-        ({"order": 1}, "order: expected a number from 2 on, found 1"),
+        ({"order": 1}, "order: expected a whole number from 2 on, found 1"),
         ({"order": 12}, "order: 12 of 62 different characters do not fit 64 bits; expected at most 10"),
-        ({"min_count": 0}, "min_count: expected a number from 1 on, found 0"),
-        ({"workers": 0}, "workers: expected a number from 1 on, found 0"),
+        ({"min_count": 0}, "min_count: expected a whole number from 1 on, found 0"),
+        ({"workers": 0}, "workers: expected a whole number from 1 on, found 0"),
     ],
 )
 def test_wrong_options(options, told):

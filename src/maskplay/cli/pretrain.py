@@ -84,6 +84,9 @@ def pretrain(
         None, help="mlm, mlm+sop, mlm+nsp, lm, permuted, unilm, simbert; or several with weights, mlm:0.5,unilm:0.5."
     ),
     mask_rate: float | None = typer.Option(None, help="Share of the words that mlm hides; default 0.15."),
+    as_mask: float | None = typer.Option(
+        None, help="Share of their tokens shown as [MASK], of the others half stay, half are exchanged; default 0.8."
+    ),
     words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba, or an .arpa or .tsv."),
     field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text. Pairs: A,B."),
     held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
@@ -197,7 +200,7 @@ def train_on(
         sizes = {name: recipe[name] for name in SHAPE}
         sizes |= {"dropout": recipe["dropout"], "attention_dropout": recipe["dropout"]}
         base = Pretrained(fresh.network(recipe["family"], tokenizer, heads, **sizes), tokenizer, recipe["family"])
-    play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"])
+    play = Pretrain(base, objectives, recipe["length"], recipe["mask_rate"], recipe["as_mask"])
     with hosts.in_turn(prepared_in):
         prepared = find_tokens(recipe, files, tokenizer, prepared_in, console)
     if is_fresh and not run.found:

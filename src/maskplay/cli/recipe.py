@@ -10,8 +10,8 @@ from maskplay import pretext, starts
 from maskplay.errors import UserError
 from maskplay.families import FAMILIES, WORDPIECE
 from maskplay.language_model import HEADS
+from maskplay.objectives import check_network, check_objectives, check_rates
 from maskplay.optimizers import adamw, lamb, muon
-from maskplay.plays.pretrain import check_network, check_objectives
 from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import jieba
 
@@ -38,6 +38,7 @@ RECIPE: dict[str, Any] = {
     "precision": "float32",
     "objective": "mlm",
     "mask_rate": 0.15,
+    "as_mask": 0.8,
     "words": "",
     "field": "text",
     "held_out": 0.005,
@@ -100,8 +101,7 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"init: the model {recipe['model']} has weights already")
     if recipe["family"] is not None and recipe["family"] not in FAMILIES:
         raise UserError(f"family: expected one of {', '.join(FAMILIES)}, found {recipe['family']!r:.80}")
-    if not 0 < recipe["mask_rate"] < 1:
-        raise UserError(f"mask_rate: expected a number between 0 and 1, found {recipe['mask_rate']}")
+    check_rates(recipe["mask_rate"], recipe["as_mask"])
     if recipe["length"] < 8:
         raise UserError(f"length: expected at least 8 tokens, found {recipe['length']}")
     if "mlm+nsp" in weights and recipe["batch_size"] < 2:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.optimizers.wrapper import OptimizerWrapper, within
 
 __all__ = ["Lookahead"]
@@ -40,11 +40,9 @@ class Lookahead(OptimizerWrapper):
         self, inner: keras.optimizers.Optimizer, sync_period: int = 5, slow_step: float = 0.5, **kwargs: Any
     ) -> None:
         super().__init__(inner, **kwargs)
-        if not isinstance(sync_period, int) or sync_period < 1:
-            raise UserError(f"Lookahead: expected a whole number of steps from 1 as sync_period, found {sync_period!r}")
         if not within(slow_step, 0, 1):
             raise UserError(f"Lookahead: expected a slow_step from 0 to 1, found {slow_step!r}")
-        self.sync_period = sync_period
+        self.sync_period = whole_number("sync_period", sync_period, 1)
         self.slow_step = slow_step
 
     def build(self, variables: list[keras.Variable]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.optimizers.wrapper import within
 
 __all__ = ["MicroStepSchedule", "PiecewiseLinear", "WithoutBiasCorrection"]
@@ -95,9 +95,7 @@ class MicroStepSchedule(Modified):
 
     def __init__(self, base: Base, steps: int) -> None:
         super().__init__(base)
-        if not isinstance(steps, int) or steps < 1:
-            raise UserError(f"MicroStepSchedule: expected a whole number of calls from 1 as steps, found {steps!r}")
-        self.steps = steps
+        self.steps = whole_number("steps", steps, 1)
 
     def __call__(self, step: Any) -> Any:
         return self.rate(ops.floor_divide(ops.convert_to_tensor(step), self.steps))

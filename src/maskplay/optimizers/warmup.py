@@ -11,7 +11,7 @@ import sys
 
 import keras
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.optimizers.layer_adaptation import LayerAdaptation
 from maskplay.optimizers.muon import Muon
 from maskplay.optimizers.schedules import PiecewiseLinear
@@ -87,8 +87,7 @@ def muon(
 
 
 def _together(accumulate: int, steps: int) -> dict[str, int]:
-    if not isinstance(accumulate, int) or accumulate < 1:
-        raise UserError(f"accumulate: expected a number of batches from 1 on, found {accumulate!r}")
+    accumulate = whole_number("accumulate", accumulate, 1)
     if steps % accumulate:  # the last batches would change nothing
         raise UserError(f"steps: expected a multiple of accumulate, {accumulate}; found {steps}")
     return {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
@@ -97,9 +96,11 @@ def _together(accumulate: int, steps: int) -> dict[str, int]:
 def _rising(
     rate: float, steps: int, warmup: int | None, decay: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    for name, value, least in (("steps", steps, 1), ("warmup", warmup, 0), ("decay", decay, 0)):
-        if value is not None and not within(value, least, sys.float_info.max):
-            raise UserError(f"{name}: expected at least {least}, found {value!r}")
+    steps = whole_number("steps", steps, 1)
+    warmup, decay = (
+        None if value is None else whole_number(name, value, 0)
+        for name, value in (("warmup", warmup), ("decay", decay))
+    )
     if not within(rate, 0, sys.float_info.max):
         raise UserError(f"rate: expected a number of at least 0, found {rate!r}")
     rising = int(WARM_UP * steps) if warmup is None else warmup

@@ -22,7 +22,7 @@ from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
 from maskplay.config import Config
-from maskplay.errors import CheckpointError, UserError, listed
+from maskplay.errors import CheckpointError, UserError, listed, whole_number
 from maskplay.examples import examples_of, row_of, weights_of
 from maskplay.language_model import LanguageModel, named_weights, token_specs, weight_values
 from maskplay.layers.heads import Pooler
@@ -91,9 +91,8 @@ class Classify(keras.Model):
         if self.tokenizer is not None and len(self.tokenizer) > self.config.vocab_size:
             raise UserError(f"the vocabulary has {len(self.tokenizer)} tokens, the encoder {self.config.vocab_size}")
         longest = min(self.config.longest or 512, 512)
-        self.max_length = longest if max_length is None else max_length
-        if not isinstance(self.max_length, int) or not 3 <= self.max_length <= (self.config.longest or 2**20):
-            raise UserError(f"max_length: expected 3 to {self.config.longest or 2**20} tokens, found {max_length!r}")
+        asked = longest if max_length is None else max_length
+        self.max_length = whole_number("max_length", asked, 3, self.config.longest or 2**20)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise UserError(f"dropout: expected a rate from 0 to 1, found {dropout!r}")
         self.rate = dropout

@@ -8,94 +8,24 @@ most of the head's work.
 Sources: those of `maskplay.pretext`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from maskplay import masks, pretext
-from maskplay.config import Config
-from maskplay.errors import UserError
+from maskplay import pretext
+from maskplay.errors import UserError, whole_number
 from maskplay.losses import TokenAccuracy, TokenCrossEntropy
-from maskplay.pretext.objectives import IGNORED
+from maskplay.objectives import OBJECTIVES, SIMILAR, TOKENS, check_network, check_objectives, check_rates
+from maskplay.pretext.targets import AS_MASK, IGNORED
 
-__all__ = ["OBJECTIVES", "Objective", "Pretrain", "Steps"]
+__all__ = ["Pretrain", "Steps"]
 
-SIMILAR, SCALE = "similar", 30.0  # cosines of a batch's texts, and what they are multiplied with
-TOKENS = "tokens"  # scores of tokens, from whichever head the network has for them
+SCALE = 30.0  # what cosines of a batch's texts are multiplied with
 DEV_ROWS = 512  # of an objective, for the figures on held-out text
 SAMPLE = 2**20  # tokens by which the length of words is known
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What distinguishes one way of learning from another.
-
-    Attributes:
-        mask: who sees whom, within a piece.
-        specials: special tokens of a piece; with 3 a piece has two parts, and a row one piece.
-        pairs: the two parts are not halves but texts that mean the same, in one row this way and in the next the other.
-        scores: what is scored, by the name of its loss: `TOKENS` or a head of the network.
-    """
-
-    mask: masks.Mask
-    specials: int
-    scores: Mapping[str, str]
-    pairs: bool = False
-
-    @property
-    def ordered(self) -> bool:
-        """Whether it is asked if the second part follows the first. Then both are whole sentences."""
-        return "nsp" in self.scores.values()
-
-
-ALL, PAST = masks.documents(), masks.documents() & masks.causal()
-OBJECTIVES = {
-    "mlm": Objective(ALL, 2, {"mlm": TOKENS}),
-    "mlm+sop": Objective(ALL, 3, {"mlm": TOKENS, "sop": "nsp"}),
-    "mlm+nsp": Objective(ALL, 3, {"mlm": TOKENS, "nsp": "nsp"}),
-    "lm": Objective(PAST, 2, {"lm": TOKENS}),
-    "permuted": Objective(masks.documents() & masks.permuted(), 2, {"permuted": TOKENS}),
-    "unilm": Objective(masks.documents() & masks.prefix(), 3, {"unilm": TOKENS}),
-    "simbert": Objective(masks.documents() & masks.prefix(), 3, {"simbert": TOKENS, SIMILAR: SIMILAR}, pairs=True),
-}
-
-
-def check_objectives(objectives: Mapping[str, Any]) -> None:
-    """Refuse names and weights that are none, and objectives with a target in common: `UserError`."""
-    if not isinstance(objectives, Mapping):
-        raise UserError(f"objective: expected a name, or weights as {{'mlm': 0.5, …}}, found {objectives!r:.80}")
-    for name, weight in objectives.items():
-        if name not in OBJECTIVES:
-            raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {name!r:.80}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-            raise UserError(f"objective {name}: expected a weight above 0, found {weight!r:.80}")
-    targets = [target for name in objectives for target in OBJECTIVES[name].scores]
-    if not targets or len(set(targets)) < len(targets):
-        found = ", ".join(objectives) or "none"
-        raise UserError(f"objective: expected at least one, and one of each kind, found {found}")
-
-
-def check_network(objectives: Iterable[str], config: Config, heads: Sequence[str], family: str, length: Any) -> None:
-    """Refuse a network that cannot learn by these objectives from rows of this length: `UserError`."""
-    targets = {target for name in objectives for target in OBJECTIVES[name].scores}
-    if config.num_decoder_layers:
-        raise UserError(f"a {family} has a decoder, which no objective here trains")
-    if "mlm" not in heads and "lm" not in heads:
-        raise UserError("the network has no head that scores tokens ('mlm' or 'lm')")
-    if {"sop", "nsp"} & targets and "nsp" not in heads:
-        raise UserError(f"the objective {', '.join(objectives)} needs the heads 'pooler' and 'nsp'")
-    if SIMILAR in targets and "pooler" not in heads:
-        raise UserError("the objective simbert needs the head 'pooler'")
-    for name in {"unilm", "simbert"} & targets:
-        if config.num_segments == 1:
-            raise UserError(f"the objective {name} needs segments 0 and 1, this {family} has one")
-    longest = config.longest or 2**20
-    if not isinstance(length, int) or not 8 <= length <= longest:
-        raise UserError(f"length: expected 8 to {longest} tokens, found {length!r}")
 
 
 class _Cost(TokenCrossEntropy):
@@ -137,6 +67,7 @@ class Pretrain(keras.Model):
         objective: one of `OBJECTIVES`, or several with the weights of their losses, `{"mlm": 0.5, "unilm": 0.5}`.
         length: tokens of a row, special ones included; default the network's positions, at most 512.
         mask_rate: which share of the words the masked objectives hide.
+        as_mask: which share of their tokens is shown as `[MASK]`; half of the others stay, half are exchanged (BERT).
         logits: whether outputs for tokens are logits over the whole vocabulary, which R-Drop and virtual adversarial
             training compare. By default they are the losses alone, and logits are never held.
 
@@ -173,6 +104,7 @@ class Pretrain(keras.Model):
         objective: str | Mapping[str, float] = "mlm",
         length: int | None = None,
         mask_rate: float = 0.15,
+        as_mask: float = AS_MASK,
         logits: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -184,13 +116,13 @@ class Pretrain(keras.Model):
         self.family: str = getattr(bert, "family", "network")
         self.objectives = {objective: 1.0} if isinstance(objective, str) else objective  # Keras copies it
         check_objectives(self.objectives)
-        if not 0 < mask_rate < 1:
-            raise UserError(f"mask_rate: expected a number between 0 and 1, found {mask_rate!r}")
+        check_rates(mask_rate, as_mask)
         config, heads = self.network.config, self.network.heads
-        self.length = min(config.longest or 512, 512) if length is None else length
-        check_network(self.objectives, config, heads, self.family, self.length)
+        length = min(config.longest or 512, 512) if length is None else length
+        check_network(self.objectives, config, heads, self.family, length)
+        self.length = int(length)
         targets = {target for name in self.objectives for target in OBJECTIVES[name].scores}
-        self.mask_rate, self.logits = mask_rate, logits
+        self.mask_rate, self.as_mask, self.logits = mask_rate, as_mask, logits
         scored = {head for name in self.objectives for head in OBJECTIVES[name].scores.values()}
         scored |= {"mlm" if "mlm" in heads else "lm"} | ({"pooler"} if scored & {"nsp", SIMILAR} else set())
         self._idle = [getattr(self.network, head) for head in heads if head not in scored]
@@ -251,6 +183,9 @@ class Pretrain(keras.Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; `x` is a `Steps`, as `steps` makes them. Compiles by default."""
+        given = args[0] if args else kwargs.get("x")
+        if isinstance(given, str | list | tuple):
+            raise UserError(f"fit: expected batches as steps() makes them of a prepared corpus, found {given!r:.80}")
         if not self.compiled:
             self.compile()
         kwargs.setdefault("shuffle", False)  # Steps draws its own order
@@ -271,6 +206,7 @@ class Pretrain(keras.Model):
         Raises:
             UserError: as `Steps` does, or nothing can be held out.
         """
+        seed = whole_number("seed", kwargs.get("seed", 0), 0)
         if not isinstance(corpus, pretext.Prepared):
             raise UserError(f"corpus: expected what mp.pretext.prepare makes of texts, found {corpus!r:.80}")
         if corpus.pairs and any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
@@ -278,7 +214,7 @@ class Pretrain(keras.Model):
             if pairs <= least:
                 raise UserError(f"simbert: expected more pairs than a batch has, {least}, found {pairs}")
             held_out = max(held_out, least / max(1, pairs))
-        train, dev = pretext.held_out(corpus, held_out, kwargs.get("seed", 0))
+        train, dev = pretext.held_out(corpus, held_out, seed)
         alike = {name: value for name, value in kwargs.items() if name != "every"}
         return (
             Steps(self, corpus, train, batch_size, steps, **kwargs),
@@ -336,11 +272,12 @@ class Steps(keras.utils.PyDataset):
     ) -> None:
         super().__init__(**kwargs)
         self.rank, self.world = shard
-        every = steps if every is None else every
-        if min(batch_size, steps, every) < 1 or not 0 <= self.rank < self.world or batch_size % self.world:
+        batch_size, steps = whole_number("batch_size", batch_size, 1), whole_number("steps", steps, 1)
+        every = steps if every is None else whole_number("every", every, 1)
+        seed = whole_number("seed", seed, 0)
+        if not 0 <= self.rank < self.world or batch_size % self.world:
             raise UserError(
-                f"expected at least one step and row, and rows for every process alike; found batch_size {batch_size}, "
-                f"steps {steps}, every {every}, shard {shard}"
+                f"expected rows for every process alike, found batch_size {batch_size} and shard {shard} (rank, world)"
             )
         if batch_size < 2 and "mlm+nsp" in play.objectives:
             raise UserError("mlm+nsp: expected batches of at least 2 rows, for halves of others; found batch_size 1")
@@ -435,7 +372,7 @@ class Steps(keras.utils.PyDataset):
         if "mlm" in objective.scores:
             places = pretext.places_for(play.length, play.mask_rate, self._word)
             inputs["tokens"], inputs["at"], labels["mlm"] = pretext.masked(
-                laid, play.mask_rate, play.mask_id, play.ordinary, places, draw
+                laid, play.mask_rate, play.mask_id, play.ordinary, places, draw, play.as_mask
             )
         elif name == "permuted":
             inputs["order"], labels[name] = pretext.permuted(laid, draw)

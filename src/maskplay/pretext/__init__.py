@@ -4,10 +4,10 @@ Nothing here knows a model; `maskplay.plays.Pretrain` is what learns from it.
 """
 
 from maskplay.pretext.halves import in_order, split, with_others
-from maskplay.pretext.objectives import Framing, Laid, Rows, lay_out, masked, next_tokens, permuted, places_for
 from maskplay.pretext.packing import Packed, held_out, pack
 from maskplay.pretext.pairs import Pairs
 from maskplay.pretext.prepared import Prepared, default_words, prepare, sentences
+from maskplay.pretext.targets import Framing, Laid, Rows, lay_out, masked, next_tokens, permuted, places_for
 
 __all__ = [
     "Framing",

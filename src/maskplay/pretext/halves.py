@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskplay.pretext.objectives import IGNORED, Part
+from maskplay.pretext.targets import IGNORED, Part
 
 __all__ = ["in_order", "split", "with_others"]
 

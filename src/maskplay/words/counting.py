@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.corpus.places import check_field
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.storage import new_file
 from maskplay.words.budget import Budget
 from maskplay.words.cutting import Segmenter, groups
@@ -166,8 +166,7 @@ def count(
     """
     if (n is None) == (tokenizer is None):
         raise UserError("expected either n or a tokenizer")
-    if not isinstance(min_count, int) or min_count < 1:
-        raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
+    min_count = whole_number("min_count", min_count, 1)
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)
@@ -178,8 +177,7 @@ def count(
         return _count_words(sources, tokenizer, min_count, field, workers, start_method, tell)
     if start_method is not None:
         raise UserError("start_method: it is for processes; n-grams are counted by threads")
-    if not isinstance(n, int) or n < 1:
-        raise UserError(f"n: expected a number from 1 on, found {n!r:.40}")
+    n = whole_number("n", n, 1)
     reading = partial(_reader, field, n > ANY)
     with engine(reading, sources, workers, folder, cluster, Budget(memory), tell) as counter:
         alphabet = counter.read()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.corpus.places import check_field, stem
-from maskplay.errors import MissingExtra, UserError
+from maskplay.errors import MissingExtra, UserError, whole_number
 from maskplay.words import original
 from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
 from maskplay.words.candidates import Candidates
@@ -106,8 +106,8 @@ def discover(
         raise UserError(f"mode: expected {' or '.join(MODES)}, found {mode!r:.40}")
     faithful = mode == "faithful"
     least_cohesion = _checked_cohesion(cohesion, faithful)
-    if min_count is not None and (not isinstance(min_count, int) or min_count < 1):
-        raise UserError(f"min_count: expected a number from 1 on, found {min_count!r:.40}")
+    if min_count is not None:
+        min_count = whole_number("min_count", min_count, 1)
     if not 0 <= min_freedom < math.inf:
         raise UserError(f"min_freedom: expected nats from 0 on, found {min_freedom!r:.40}")
     if not 0 <= min_alone <= 1:

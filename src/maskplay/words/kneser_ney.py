@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.corpus.places import check_field
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.words.budget import Budget
 from maskplay.words.grams import Grams, Rule, U, count_grams
 from maskplay.words.ngram_model import BITS, END, NOWHERE, START, UNKNOWN, Level, NgramModel, marked
@@ -63,9 +63,7 @@ def train_ngrams(
         >>> port < river  # as frequent, but always behind the same one
         True
     """
-    for name, value, least in (("order", order, 2), ("min_count", min_count, 1)):
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"{name}: expected a number from {least} on, found {value!r:.40}")
+    order, min_count = whole_number("order", order, 2), whole_number("min_count", min_count, 1)
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)

@@ -18,7 +18,7 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -101,9 +101,7 @@ def checked_workers(workers: int | None) -> int:
     """
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not isinstance(workers, int) or workers < 1:
-        raise UserError(f"workers: expected a number from 1 on, found {workers!r:.40}")
-    return workers
+    return whole_number("workers", workers, 1)
 
 
 def _here(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:

@@ -63,13 +63,14 @@ def test_words_are_hidden_whole(seed: int, rate: float) -> None:
     assert (tokens == laid.tokens)[~chosen].all()  # nothing else is touched
 
 
-def test_rates_and_fates() -> None:
+@pytest.mark.parametrize("as_mask", [0.8, 1.0, 0.5])
+def test_rates_and_fates(as_mask: float) -> None:
     hidden = words = 0
     fates = np.zeros(3)
     draw = np.random.default_rng(0)
     for seed in range(300):
         laid = rows(seed, count=32)
-        tokens, at, labels = masked(laid, 0.15, MASK, ORDINARY, 64, draw)
+        tokens, at, labels = masked(laid, 0.15, MASK, ORDINARY, 64, draw, as_mask)
         for i in range(32):
             mine = at[i][labels[i] != -100]
             hidden += len(np.unique(laid.words[i, mine]))
@@ -78,7 +79,11 @@ def test_rates_and_fates() -> None:
             masks = tokens[i, mine] == MASK
             fates += masks.sum(), same.sum(), (~masks & ~same).sum()
     assert words > 1e5 and abs(hidden - 0.15 * words) < 4 * (words * 0.15 * 0.85) ** 0.5
-    expected = fates.sum() * np.array([0.8, 0.1 + 0.1 / 1000, 0.1 - 0.1 / 1000])
+    half = (1 - as_mask) / 2
+    if not half:
+        assert not fates[1:].any()
+        return
+    expected = fates.sum() * np.array([as_mask, half + half / 1000, half - half / 1000])
     assert ((fates - expected) ** 2 / expected).sum() < 18.4  # chi-squared, 2 degrees, p = 1e-4
 
 

@@ -19,7 +19,7 @@ from maskplay.pretext.packing import Packed
 __all__ = ["Framing", "Laid", "Rows", "lay_out", "masked", "next_tokens", "permuted", "places_for"]
 
 IGNORED = -100
-MASKED, KEPT = 0.8, 0.1  # of the chosen tokens; the rest become random ones (BERT)
+AS_MASK = 0.8  # of the chosen tokens (BERT)
 
 Part = tuple[np.ndarray, np.ndarray]  # token ids, and which of them begin a word
 
@@ -121,7 +121,13 @@ def lay_out(rows: Sequence[Sequence[Sequence[Part]]], length: int, framing: Fram
 
 
 def masked(
-    laid: Laid, rate: float, mask: int, ordinary: np.ndarray, places: int, draw: np.random.Generator
+    laid: Laid,
+    rate: float,
+    mask: int,
+    ordinary: np.ndarray,
+    places: int,
+    draw: np.random.Generator,
+    as_mask: float = AS_MASK,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hide whole words: each is chosen with probability `rate`, each of its tokens then masked, kept or exchanged.
 
@@ -132,6 +138,7 @@ def masked(
         ordinary: the ids that a token may be exchanged for.
         places: most targets of a row; of too many, words are let go at random.
         draw: a generator.
+        as_mask: 0 to 1, which share of the chosen tokens becomes `[MASK]`; half of the others stay, half are exchanged.
 
     Returns:
         Tokens `(batch, length)`, places `(batch, places)` and labels `(batch, places)`, -100 where a row has fewer.
@@ -159,8 +166,8 @@ def masked(
                 target[i] &= laid.words[i] != chosen[place]
     fate = draw.random(target.shape)
     other = ordinary[draw.integers(len(ordinary), size=target.shape)]
-    tokens = np.where(target & (fate < MASKED), mask, laid.tokens)
-    tokens = np.where(target & (fate >= MASKED + KEPT), other, tokens).astype("int32")
+    tokens = np.where(target & (fate < as_mask), mask, laid.tokens)
+    tokens = np.where(target & (fate >= (1 + as_mask) / 2), other, tokens).astype("int32")
     at = np.argsort(~target, axis=1, kind="stable")[:, :places].astype("int32")
     labels = np.where(target[rows, at], laid.tokens[rows, at], IGNORED).astype("int32")
     return tokens, at, labels
