@@ -348,6 +348,7 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         ({"batch_size": 1}, "mlm\\+nsp: expected batches of at least 2 rows"),
         ({"batch_size": 4, "use_multiprocessing": True}, "use_multiprocessing: batches are drawn by threads"),
         ({"steps": "9"}, "steps: expected a whole number from 1 on, found '9'"),
+        ({"batch_size": 0}, "batch_size: expected a whole number from 1 on, found 0"),
         ({"every": 0}, "every: expected a whole number from 1 on, found 0"),
         ({"seed": -1}, "seed: expected a whole number from 0 on, found -1"),
     ):
@@ -371,8 +372,8 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     foreign = pretext.prepare([["山"]], tmp_path / "tokens", other)
     with pytest.raises(mp.UserError, match=f"a vocabulary of {len(other)} tokens, the network's has {len(TOKENIZER)}"):
         Steps(play(model, "mlm"), foreign)
-    for options in ({"batch_size": 0}, {"steps": 0}, {"batch_size": 3, "shard": (0, 2)}, {"shard": (2, 2)}):
-        with pytest.raises(mp.UserError, match="expected at least one step and row"):
+    for options in ({"batch_size": 3, "shard": (0, 2)}, {"shard": (2, 2)}):
+        with pytest.raises(mp.UserError, match="expected rows for every process alike"):
             Steps(play(model, "mlm"), corpus, **options)
     with pytest.raises(mp.UserError, match="bert.save"):
         play(model, "mlm").save(tmp_path / "play")
