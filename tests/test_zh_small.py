@@ -68,7 +68,8 @@ def test_held_out_text_is_not_trained_on(script, capsys, tmp_path: Path) -> None
 
 def test_the_recipes_are_recipes() -> None:
     recipes = [settle(path, {}) for path in sorted(SCRIPTS.glob("recipe*.toml"))]
-    assert [recipe["model"] for recipe in recipes] == ["", "zh-small", "zh-small-2", "zh-small-3-grown", "zh-small-4"]
+    begun = ["", "zh-small", "zh-small-2", "zh-small-3-grown", "zh-small-4", "zh-small-5-mean"]
+    assert [recipe["model"] for recipe in recipes] == begun
     assert {recipe["length"] for recipe in recipes} == {128}
 
 
@@ -153,6 +154,10 @@ def test_packing_halves_the_weights(script, tmp_path: Path) -> None:
     script("pack.py", tmp_path / "run", tmp_path / "later", tmp_path / "mean")
     for name, array in load_file(tmp_path / "mean" / "model.safetensors").items():
         np.testing.assert_allclose(array, 2 * packed[name], rtol=2e-3, atol=1e-6)
+    script("pack.py", "--go-on", tmp_path / "run", tmp_path / "later", tmp_path / "whole")
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    assert {array.dtype for array in whole.values()} == {np.dtype("float32")}
+    assert mp.load(tmp_path / "whole").config.dropout == 0.0
     again = mp.load(tmp_path / "packed")
     assert again.config.dropout == 0.1 and again.tokenizer == tokenizer
     assert np.abs(again.encode("天地") - bert.encode("天地")).max() < 1e-2
