@@ -35,7 +35,9 @@ def test_discover(capfd, text, tmp_path):
     assert rows[0][:2] == ["word", "frequency"]
     assert {row[0]: int(row[1]) for row in rows[1:]} == {word: values[0] for word, values in expected.items()}
     assert said.out == "" and f"{len(expected)} words" in said.err and "cutting (" in said.err
-    assert os.listdir(out.parent) == ["words.tsv"]
+    assert os.listdir(out.parent) == ["words.tsv"] and "Nothing passed" not in said.err
+    assert call("words", "discover", text, "--out", out, "--min-count", 10**6) == 0
+    assert "a lower --min-count" in capfd.readouterr().err and len(out.read_text("utf-8").splitlines()) == 1
 
 
 def test_discover_with_every_option(text, tmp_path):

@@ -109,6 +109,8 @@ def discover(
     _console().print(
         f"{len(table)} words of {table.characters:,} characters, each at least {table.min_count} times: {out}"
     )
+    if not len(table):
+        _console().print("Nothing passed the thresholds: a lower --min-count or --cohesion, or more text, finds words.")
 
 
 @app.command()
