@@ -357,7 +357,7 @@ def load(
 
     Args:
         source: "bundled:zh-small", the model that comes with the package; a folder or file: a Google TensorFlow
-            checkpoint, a Hugging Face folder, a maskplay folder, a saved play; a hub id such as
+            checkpoint, a Hugging Face folder, llama2.c's file, a maskplay folder, a saved play; a hub id such as
             "google-bert/bert-base-chinese"; or arrays by name (with `config`).
         config: the config's file, content or `Config`, where it does not lie beside the weights.
         vocab: the tokenizer's folder or file (vocab.txt, spiece.model, tokenizer.json, llama2.c's tokenizer.bin), where

@@ -87,7 +87,7 @@ class Tokenizer:
         """The tokenizer in a model folder, or in one file of it, whatever its kind.
 
         The first of these decides: tokenizer.json (WordPiece, byte-level BPE, SentencePiece), tokenizer.bin (llama2.c),
-        spiece.model or tokenizer.model, vocab.json with merges.txt (or OpenAI's encoder.json with vocab.bpe),
+        spiece.model, tokenizer.model or the like, vocab.json with merges.txt (or OpenAI's encoder.json, vocab.bpe),
         vocab.txt. tokenizer_config.json beside it gives case and special tokens. Google's checkpoints come without it;
         then the vocabulary decides: one that holds a word with a capital letter is cased, one of Chinese words is split
         by jieba first (or by `segmenter`).
