@@ -169,3 +169,22 @@ def test_a_place_that_cannot_be_written_is_one_line(capfd, tiny: mp.Pretrained, 
     (tmp_path / "locked").mkdir(mode=0o500)
     told = fault(capfd, "convert", tmp_path / "bert", tmp_path / "locked" / "a", "--to", "google")
     assert "Permission denied" in told
+
+
+def test_a_conversion_does_not_lose_its_vocabulary(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "bert")
+    tiny.save(tmp_path / "old")
+    options = ("--to", "google", "--vocab", tmp_path / "old" / "vocab.txt")
+    told = fault(capfd, "convert", tmp_path / "bert", tmp_path / "old", *options)
+    assert "this is the vocabulary to read, which would be lost" in told
+
+
+def test_labels_out_of_a_folder_do_nothing_to_a_terminal(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    mp.plays.Classify(tiny, ["", "\x1b[31mred"]).save(tmp_path / "play")
+    (tmp_path / "texts.txt").write_text("科\n学", encoding="utf-8")
+    for command in (["inspect", tmp_path / "play"], ["predict", tmp_path / "play", tmp_path / "texts.txt"]):
+        assert call(*command) == 0
+        assert "\x1b" not in capfd.readouterr().out
+    marker = tmp_path / "play" / "maskplay.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text("utf-8")), "labels": [1, 2]}))
+    assert "not a saved play's description" in fault(capfd, "inspect", tmp_path / "play")

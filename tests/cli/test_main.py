@@ -81,3 +81,13 @@ def test_a_full_disk_is_one_line() -> None:
         process = start("show", "mask", "causal()", stdout=full, stderr=subprocess.PIPE)
         _, told = process.communicate()
     assert process.returncode == 2 and told.endswith("maskplay: No space left on device\n")
+
+
+def test_closed_streams_are_no_bug(monkeypatch, tmp_path) -> None:
+    picture = tmp_path / "a.svg"
+    for rule, code in (("causal()", 0), ("cause()", 2)):
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, None)  # what Python makes of >&- 2>&-
+        found = call("show", "mask", rule, "--out", picture)
+        assert (sys.stdout.close(), sys.stderr.close(), found) == (None, None, code)
+    assert picture.read_text("utf-8").startswith("<svg")

@@ -57,6 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what follows `maskplay`; None = those of the process.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # UTF-8 wherever we are, and what even that cannot say, escaped
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:

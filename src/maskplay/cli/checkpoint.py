@@ -13,7 +13,8 @@ import typer
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
 from maskplay.checkpoints.places import find
-from maskplay.checkpoints.tensors import Tensors, quoted
+from maskplay.checkpoints.tensors import Tensors
+from maskplay.cli.predict import printable
 from maskplay.errors import UserError, listed
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
@@ -44,12 +45,12 @@ def inspect(
         report: dict[str, Any] = {**_contents(arrays), **read_marker(path)}
         labels = report.get("labels")
         described = isinstance(report.get("play"), str) and isinstance(report.get("config"), dict)
-        if not described or not isinstance(labels, list) or not all(map(str, labels)):
+        if not described or not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise UserError(f"{Path(path) / MARKER}: not a saved play's description, or damaged")
         if as_json:
             print(_json(report))
         else:
-            print(f"{path}: a trained play, {report['play']}; labels {listed(labels)}")
+            print(f"{path}: a trained play, {printable(report['play'])}; labels {listed(map(printable, labels))}")
             _print_contents(report)
             if tensors:
                 _print_tensors(arrays)
@@ -71,7 +72,7 @@ def inspect(
     print(f"filled       {len(report['filled'])} weights")
     for name in ("left_empty", "left_over", "passed_over", "problems"):
         some = report[name]
-        shown = listed(map(_printable, some), most=6)
+        shown = listed(map(printable, some), most=6)
         print(f"{name.replace('_', ' '):12} {len(some) or 'none'}{': ' if some else ''}{shown}")
     if tensors:
         _print_tensors(found.tensors, {theirs: ours for ours, theirs in report["filled"].items()})
@@ -80,11 +81,6 @@ def inspect(
 def _is_play(path: str) -> bool:
     marker = Path(path) / MARKER
     return marker.is_file() and read_marker(path).get("format") == "play"
-
-
-def _printable(text: str) -> str:
-    """A name out of a file, or what is said of it, as one line that does nothing to a terminal."""
-    return text if text.isprintable() else quoted(text)
 
 
 def _json(report: Mapping[str, Any]) -> str:
@@ -104,7 +100,7 @@ def _contents(tensors: Tensors) -> dict[str, Any]:
 
 
 def _print_contents(report: dict[str, Any]) -> None:
-    config = ", ".join(f"{name} {value}" for name, value in report["config"].items() if value is not None)
+    config = ", ".join(printable(f"{name} {value}") for name, value in report["config"].items() if value is not None)
     print(f"config       {config}")
     print(f"tensors      {report['tensors']}, {report['parameters']:,} numbers, {report['bytes']:,} bytes")
 
@@ -112,7 +108,7 @@ def _print_contents(report: dict[str, Any]) -> None:
 def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> None:
     """A line each: name, dtype, shape and, of a checkpoint, the weight it fills."""
     for name in tensors.names():
-        row = [_printable(name), str(tensors.dtype(name)), str(list(tensors.shape(name)))]
+        row = [printable(name), str(tensors.dtype(name)), str(list(tensors.shape(name)))]
         print("\t".join(row if fills is None else [*row, fills.get(name, "-")]))
 
 
@@ -127,8 +123,9 @@ def convert(
     Nothing appears unless all of it was read.
     """
     check_replaceable(target)
-    if is_lost(source, target):
-        raise UserError(f"{target}: this is the checkpoint to read, which would be lost; choose another name")
+    for name, path in (("checkpoint", source), ("vocabulary", vocab)):
+        if path is not None and is_lost(path, target):
+            raise UserError(f"{target}: this is the {name} to read, which would be lost; choose another name")
     model = _pretrained(source, vocab)
     model.save(target, format=to.value)
     print(f"{target}: {model!r}, in {to.value}'s form")

@@ -9,10 +9,11 @@ from typing import Any
 import typer
 
 from maskplay import plays
+from maskplay.checkpoints.tensors import quoted
 from maskplay.errors import DataError, UserError, listed
 from maskplay.metrics import accuracy, macro_f1
 from maskplay.plays import Classify
-from maskplay.tables import Example, read_examples
+from maskplay.tables import SEEN, Example, read_examples
 
 
 def predict(
@@ -31,7 +32,7 @@ def predict(
             shown = {name: round(float(score), 6) for name, score in zip(play.labels, scores)}
             print(json.dumps({"text": example.text, **pair, "label": label, "scores": shown}, ensure_ascii=False))
         else:
-            print(label)
+            print(printable(label))
 
 
 def evaluate(
@@ -52,7 +53,12 @@ def evaluate(
     print(f"examples  {figures['examples']}")
     print(f"accuracy  {figures['accuracy']:.4f}")
     print(f"macro F1  {figures['macro_f1']:.4f}")
-    print(f"majority  {figures['majority']:.4f} (always saying {figures['commonest']})")
+    print(f"majority  {figures['majority']:.4f} (always saying {printable(figures['commonest'])})")
+
+
+def printable(text: str) -> str:
+    """A label or name out of a file as one line that does nothing to a terminal."""
+    return text if text.translate(SEEN).isprintable() else quoted(text)
 
 
 def open_classifier(folder: Path) -> Classify:
