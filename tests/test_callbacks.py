@@ -327,3 +327,10 @@ def test_averages_of_keras_own_are_refused(tmp_path: Path) -> None:
     trained.compile(parts, keras.losses.SparseCategoricalCrossentropy())
     with pytest.raises(UserError, match="use_ema: not to be resumed"):
         Resume(tmp_path, {}).fit(trained, data(), 1, dev())
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    for restart in (False, True):
+        with pytest.raises(UserError, match="run: expected a folder to write into, found a file"):
+            Resume(tmp_path / "run", {"seed": 0}, restart=restart)

@@ -11,6 +11,7 @@ from maskplay.storage import (
     JSON_LIMIT,
     MARKER,
     VERSION,
+    check_makeable,
     check_replaceable,
     new_file,
     new_folder,
@@ -172,3 +173,17 @@ def test_a_file_is_no_folder_to_write_into(tmp_path: Path, below: str) -> None:
         with new_folder(tmp_path / "file" / below):
             pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_where_no_folder_can_be_is_told_at_once(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("file/out", "file/deep/out"):
+        with pytest.raises(UserError, match="file: expected a folder to write into, found a file"):
+            check_replaceable(tmp_path / name)
+    with pytest.raises(OSError, match="too long"):
+        check_makeable(tmp_path / ("x" * 300))
+    check_replaceable(tmp_path / "new" / "deep" / "out")
+    assert names(tmp_path) == ["file"]
+    monkeypatch.setattr(storage.os, "access", lambda *a: False)  # root may write everywhere
+    with pytest.raises(UserError, match="cannot be written into"):
+        check_replaceable(tmp_path / "new" / "out")

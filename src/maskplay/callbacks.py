@@ -20,6 +20,7 @@ from maskplay import _backend, hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.errors import UserError
 from maskplay.hosts.processes import fetched
+from maskplay.storage import check_makeable
 
 __all__ = ["Resume"]
 
@@ -82,6 +83,8 @@ class Resume(keras.callbacks.Callback):
         self._first = 0  # the batch with which the running epoch began in this process
         self._saved, self._took = time.monotonic(), 0.0
         self._writes = hosts.place()[0] == 0
+        if self._writes:
+            check_makeable(self.folder)  # not when hours of training are to be saved
         if restart:
             self.remove()
         self._agree()

@@ -141,6 +141,23 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{file}: expected a folder to write into, found a file; choose another name") from None
 
 
+def check_makeable(path: Path) -> None:
+    """Raise `UserError` where no folder of this name can be made and written into, without making it.
+
+    Example:
+        >>> check_makeable(Path(tempfile.mkdtemp()) / "a" / "b")
+    """
+    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), Path())
+    if not there.is_dir():
+        raise UserError(f"{there}: expected a folder to write into, found a file; choose another name")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there}: cannot be written into (Permission denied); choose another folder")
+    try:
+        path.lstat()
+    except FileNotFoundError:  # but a name that is too long is told
+        pass
+
+
 def is_lost(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> bool:
     """Whether something is or lies in an output folder, and would go when that is replaced."""
     try:
@@ -165,8 +182,9 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         >>> check_replaceable(Path(tempfile.mkdtemp()))  # empty: fine
     """
     path = Path(path)
-    if path.name in ("", "..") or "\0" in path.name:
+    if path.name in ("", "..") or "\0" in str(path):
         raise UserError(f"{str(path)!r}: expected the name of a folder to make")
+    check_makeable(path.parent)
     if path.is_symlink() or path.exists():
         if not path.is_dir():
             raise UserError(f"{path}: expected a folder to write to, found a file; choose another name")
