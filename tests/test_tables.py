@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskplay.errors import DataError
+from maskplay.errors import DataError, UserError
 from maskplay.tables import LINE_BYTES, Example, read_examples, split
 
 
@@ -92,12 +92,14 @@ FAULTS = {
         (b"text\tlabel\nab\xff\ty\n", "line 2: expected UTF-8, found byte 0xff at offset 13"),
         (b"\xef\xbb\xbftext\tlabel\nab\xff\ty\n", "line 2: expected UTF-8, found byte 0xff at offset 16"),
         ("text\n".encode("utf-16"), "expected UTF-8, found UTF-16"),
+        ("text\tlabel\rx\ty\r", "line 1: found a carriage return inside the header"),
     ],
     "a.csv": [
         ("text,label\nx\n", "line 2: expected 2 fields ('text, label'), found 1"),
         ('text,label\nx,y\n"x,y\nz\n', "line 3: not valid CSV"),
         ('"te\nxt",label\n', "line 1: expected a header with a column 'text', found 'te\\nxt, label'"),
         ('text,label\n"x"z,y\n', "line 2: not valid CSV"),
+        ("text,label\rx,y\r", "unquoted field; end lines as Unix or Windows does"),
     ],
     "a.jsonl": [
         ("", "expected at least one example, found none"),
@@ -111,6 +113,7 @@ FAULTS = {
         ('{"text": "x", "label": {}}\n', "line 1: expected a string, number or boolean 'label', found an object"),
         ('{"text": "x", "label": NaN}\n', "line 1: expected a JSON object a line: NaN is not JSON"),
         ('{"text": "x", "label": null}\n', "line 1: expected a label, found none"),
+        ('{"text": "x", "label": 1e999}\n', "line 1: expected a 'label' that a number can hold"),
         ('{"text": "\\ud800", "label": 1}\n', "line 1: found half of a character"),
         ("[" * 500_000, "line 1: expected a JSON object a line: nested too deeply"),
         ('{"text": "x", "label": ' + "9" * 5000 + "}", "line 1: expected a JSON object a line"),
@@ -206,3 +209,13 @@ def test_every_label_is_held_out() -> None:
     assert split(examples, 0.1, 0, "")[1] == held_out != split(examples, 0.1, 1, "")[1]
     with pytest.raises(DataError, match="train.tsv, line 102: the only example of 'd'"):
         split([*examples, Example("x", None, "d", 102)], 0.1, 0, "train.tsv")
+
+
+def test_of_every_label_something_is_kept() -> None:
+    examples = [Example(str(i), None, "ab"[i % 2], i + 2) for i in range(20)]
+    for share in (0.96, 1):
+        kept, held_out = split(examples, share, 0, "train.tsv")
+        assert sorted(str(e.label) for e in kept) == ["a", "b"] and len(held_out) == 18
+    for share, seed, told in ((1.5, 0, "share: expected"), ("0.1", 0, "share: expected"), (0.1, -1, "seed: expected")):
+        with pytest.raises(UserError, match=told):
+            split(examples, share, seed, "train.tsv")

@@ -7,6 +7,7 @@ line under a limit, so a file that is not what it seems cannot fill the memory, 
 import codecs
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maskplay.corpus.places import STDIN, opened
-from maskplay.errors import DataError
+from maskplay.errors import DataError, UserError, whole_number
 
 __all__ = ["Example", "read_examples", "split"]
 
@@ -94,11 +95,12 @@ def split(examples: Sequence[Example], share: float, seed: int, name: str) -> tu
     Args:
         examples: with labels.
         share: how much is held out, 0 to 1.
-        seed: of the draw.
+        seed: of the draw, from 0 on.
         name: the file's, for errors.
 
     Raises:
         DataError: a label has a single example, which cannot be on both sides.
+        UserError: an impossible share or seed.
 
     Example:
         >>> examples = [Example(f"text {i}", None, "ab"[i % 2], i + 2) for i in range(20)]
@@ -109,12 +111,14 @@ def split(examples: Sequence[Example], share: float, seed: int, name: str) -> tu
     places: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         places.setdefault(str(example.label), []).append(i)
-    draw, chosen = np.random.default_rng(seed), set()
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise UserError(f"share: expected a number from 0 to 1, found {share!r:.40}")
+    draw, chosen = np.random.default_rng(whole_number("seed", seed, 0)), set()
     for label, mine in sorted(places.items()):
         if len(mine) < 2:
             where = f"{name}, line {examples[mine[0]].line}"
             raise DataError(f"{where}: the only example of {label!r} cannot be both used and held out; add some")
-        chosen.update(draw.permutation(mine)[: max(1, round(share * len(mine)))].tolist())
+        chosen.update(draw.permutation(mine)[: min(max(1, round(share * len(mine))), len(mine) - 1)].tolist())
     kept = [example for i, example in enumerate(examples) if i not in chosen]
     return kept, [examples[i] for i in sorted(chosen)]
 
@@ -178,7 +182,8 @@ def _csv_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[int
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{name}, line {start}: not valid CSV: {error}; is a quote left open?") from None
+            advice = "end lines as Unix or Windows does" if "new-line" in str(error) else "is a quote left open?"
+            raise DataError(f"{name}, line {start}: not valid CSV: {str(error).split(' - ')[0]}; {advice}") from None
         if row:
             yield start, row
 
@@ -188,6 +193,8 @@ def _read_rows(rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[Exa
     _, header = next(rows, (0, []))
     header = [column.strip() for column in header]
     shown = repr(", ".join(header)[:100])
+    if any("\r" in column for column in header):
+        raise DataError(f"{name}, line 1: found a carriage return inside the header: end lines as Unix or Windows does")
     if "text" not in header:
         advice = "; the columns of a .tsv stand between tabs" if len(header) == 1 and "," in header[0] else ""
         raise DataError(f"{name}, line 1: expected a header with a column 'text', found {shown}{advice}")
@@ -221,6 +228,8 @@ def _read_json(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Example]
             raise DataError(f"{where}: expected a string 'text', found {found}")
         if text2 is not None and not isinstance(text2, str):
             raise DataError(f"{where}: expected a string 'text2', found {_kind(text2)}")
+        if isinstance(label, float) and not math.isfinite(label):
+            raise DataError(f"{where}: expected a 'label' that a number can hold, found a larger one")
         if isinstance(label, (bool, int, float)):
             label = json.dumps(label)
         if label is not None and not isinstance(label, str):
