@@ -166,6 +166,9 @@ def test_a_bad_example_is_told_by_its_number(untrained: mp.plays.Classify, examp
         ("好坏", "labels: expected a list of at least two names, found '好坏'"),
         ([0, 1], "labels: expected a list of at least two names, found [0, 1]"),
         (["好", "坏", "好"], "labels: expected each name once, found twice 好"),
+        (3, "labels: expected a list of at least two names, found 3"),
+        ({"好": 0, "坏": 1}, "labels: expected a list of at least two names, found {'好': 0, '坏': 1}"),
+        (["好", "\ud800"], "labels: expected text, found half of a character in '\\ud800'"),
     ],
 )
 def test_bad_labels(labels, told: str) -> None:
@@ -297,6 +300,40 @@ def test_what_goes_with_arrays_only_is_told(untrained: mp.plays.Classify) -> Non
         untrained.probabilities("好吃")
 
 
+class Frame:
+    """What of a table of pandas matters: it has a length and parts, and its elements are the columns' names."""
+
+    columns = ("text", "label")
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, part: object) -> tuple[str, ...]:
+        return self.columns
+
+
+@pytest.mark.parametrize("texts", [None, 3, {"好吃"}, {"text": ["好吃"]}, (text for text in ["好吃"]), b"a", Frame()])
+def test_what_cannot_be_cut_into_batches_is_told(untrained: mp.plays.Classify, texts) -> None:
+    for use in (untrained.probabilities, untrained.batches):
+        with pytest.raises(mp.UserError, match=f"expected a list of texts or examples, found a {type(texts).__name__}"):
+            use(texts)
+    with pytest.raises(mp.UserError, match="x: expected a list of texts or examples"):
+        untrained.predict(Frame())
+
+
+@pytest.mark.parametrize("size", [0, -1, "2", 2.5])
+def test_a_batch_has_rows(untrained: mp.plays.Classify, size) -> None:
+    for use in (untrained.fit, untrained.evaluate, untrained.predict):
+        with pytest.raises(mp.UserError, match="batch_size: expected a whole number from 1 on, found"):
+            use(reviews(4), batch_size=size)
+
+
+def test_labels_have_an_order(untrained: mp.plays.Classify) -> None:
+    with pytest.raises(mp.UserError, match="labels: expected a list"):
+        mp.plays.Classify(bert(), set(LABELS))
+    assert mp.plays.Classify(bert(), dict.fromkeys(LABELS).keys()).labels == tuple(LABELS)
+
+
 def test_hundreds_of_labels_are_not_all_told() -> None:
     model = mp.plays.Classify(bert(), [f"label {i}" for i in range(300)])
     with pytest.raises(mp.DataError, match="'label 9' and 290 more, found 'other'$"):
@@ -371,6 +408,12 @@ def test_a_missing_field_is_told(folder: Path, name: str) -> None:
 def test_a_field_that_makes_no_sense_is_told(folder: Path, values: dict) -> None:
     change(folder, **values)
     with pytest.raises(mp.CheckpointError, match="maskplay.json: not a saved classifier, or damaged"):
+        mp.load(folder)
+
+
+def test_labels_take_no_memory_that_the_weights_do_not_have(folder: Path) -> None:
+    change(folder, labels=[str(i) for i in range(100_000)])
+    with pytest.raises(mp.CheckpointError, match="describes a network of more than [0-9,]+ numbers"):
         mp.load(folder)
 
 

@@ -129,6 +129,11 @@ def test_classes_have_weights() -> None:
     for name in ("中", 2, True, "1"):
         with pytest.raises(mp.UserError, match="class_weight: expected names among '坏', '好', found"):
             play().fit(some, class_weight={name: 2.0}, verbose=0)
+    for weights, told in (("balanced", "expected numbers by label"), ({"好": "2"}, "expected a number for '好'")):
+        with pytest.raises(mp.UserError, match=f"class_weight: {told}"):
+            play().fit(some, class_weight=weights, verbose=0)
+    with pytest.raises(mp.UserError, match="sample_weight: expected 12, one an example"):
+        play().fit(some, class_weight={np.int64(1): 2}, sample_weight=[1.0], verbose=0)
 
 
 def test_losses_are_of_logits() -> None:

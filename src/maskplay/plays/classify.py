@@ -8,7 +8,6 @@ the logits, as in BERT (arXiv:1810.04805, section 4.1).
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +22,7 @@ from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
 from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError, listed, whole_number
-from maskplay.examples import examples_of, row_of, weights_of
+from maskplay.examples import examples_of, names_of, row_of, texts_in, weights_of
 from maskplay.language_model import LanguageModel, named_weights, token_specs, weight_values
 from maskplay.layers.heads import Pooler
 from maskplay.layers.initializer import Normal, to_be_filled
@@ -72,12 +71,7 @@ class Classify(keras.Model):
     ) -> None:
         kwargs.setdefault("name", "classify")
         super().__init__(**kwargs)
-        self.labels = tuple(labels)
-        if isinstance(labels, str) or len(self.labels) < 2 or not all(isinstance(x, str) for x in self.labels):
-            raise UserError(f"labels: expected a list of at least two names, found {labels!r}")
-        if len(set(self.labels)) != len(self.labels):
-            twice = [label for label, times in Counter(self.labels).items() if times > 1]
-            raise UserError(f"labels: expected each name once, found twice {listed(twice)}")
+        self.labels = names_of(labels)
         if not hasattr(bert, "network"):
             raise UserError(f"expected what mp.load returns, found {bert!r:.60}: write Classify(mp.load(…), labels)")
         network = bert.network
@@ -187,7 +181,7 @@ class Classify(keras.Model):
             if examples_of(validation_data[0], "validation_data") is not None:
                 raise UserError("validation_data: expected a list of examples, or arrays (inputs, targets)")
         elif (examples := examples_of(validation_data, "validation_data")) is not None:
-            validation_data = self.batches(examples, batch_size or 32, shuffle=False, shard=hosts.place())
+            validation_data = self.batches(examples, _rows(batch_size), shuffle=False, shard=hosts.place())
         examples = examples_of(x)
         if examples is not None:
             sample_weight = weights_of(examples, self.labels, class_weight, sample_weight)
@@ -238,7 +232,7 @@ class Classify(keras.Model):
         if y is not None:
             raise UserError("y is for arrays: examples bring their labels, [(text, label), …]")
         shared = {"shuffle": shuffle, "weights": weights, "shard": hosts.place()}
-        return self.batches(examples, batch_size or 32, **shared), None
+        return self.batches(examples, _rows(batch_size), **shared), None
 
     def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Labels of texts; for arrays what Keras predicts, logits `(n, labels)`.
@@ -253,18 +247,17 @@ class Classify(keras.Model):
             UserError: `x` is none of these.
         """
         if (texts := examples_of(x)) is not None:
-            return [self.labels[i] for i in self.probabilities(texts, batch_size or 32).argmax(axis=-1)]
+            return [self.labels[i] for i in self.probabilities(texts, _rows(batch_size)).argmax(axis=-1)]
         return super().predict(x, batch_size, *args, **kwargs)
 
     def probabilities(self, texts: Sequence[Any], batch_size: int = 32) -> np.ndarray:
         """The probability of each label, `(texts, labels)` float32, for texts as `predict` takes them.
 
         Raises:
-            UserError: there is no tokenizer, or `texts` is one text.
+            UserError: there is no tokenizer, or `texts` is one text or no list at all.
         """
-        if isinstance(texts, str):
-            raise UserError(f"expected a list of texts, found one: write [{texts[:40]!r}]")
-        if not len(texts):
+        batch_size = _rows(batch_size)
+        if not len(texts_in(texts)):
             return np.zeros((0, len(self.labels)), "float32")
         # Batches of one size, a power of two: a backend that compiles meets few shapes, and one text does not cost 32.
         rows, share = min(batch_size, 1 << (len(texts) - 1).bit_length()), hosts.sharing_devices()
@@ -298,7 +291,7 @@ class Classify(keras.Model):
         ids: list[list[int]] = []
         segments: list[list[int]] = []
         targets: list[int] = []
-        for start in range(0, len(examples), ENCODED_AT_ONCE):
+        for start in range(0, len(texts_in(examples)), ENCODED_AT_ONCE):
             chunk = examples[start : start + ENCODED_AT_ONCE]
             rows = [row_of(example, start + i, self.labels if labelled else None) for i, example in enumerate(chunk)]
             texts, pairs, numbers = zip(*rows)
@@ -410,7 +403,7 @@ class Classify(keras.Model):
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
         arrays = Arrays(folder / WEIGHTS)
-        _check_size(config, arrays.shapes, folder)
+        _check_size(config, len(labels) if isinstance(labels, list) else 0, arrays.shapes, folder)
         tokenizer, network = Tokenizer.load(folder, segmenter), LanguageModel(config, heads=["pooler"])
         try:
             with to_be_filled():
@@ -435,9 +428,14 @@ class Classify(keras.Model):
         return {f"{part}/{name}": weight for part in parts for name, weight in named(parts[part]).items()}
 
 
-def _check_size(config: Config, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def _rows(batch_size: int | None) -> int:
+    return 32 if batch_size is None else whole_number("batch_size", batch_size, 1)
+
+
+def _check_size(config: Config, labels: int, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
-    claimed, found = config.least_size, sum(math.prod(shape) for shape in shapes.values())
+    claimed = config.least_size + labels * config.hidden_size
+    found = sum(math.prod(shape) for shape in shapes.values())
     if claimed > found:
         raise CheckpointError(
             f"{folder / MARKER}: describes a network of more than {claimed:,} numbers, {WEIGHTS} holds {found:,}"
