@@ -172,6 +172,12 @@ def test_a_vocabulary_without_bytes(tmp_path):
         Tokenizer.from_merges({"a": 0}, [], form="bart")
 
 
+@pytest.mark.parametrize("merges", [None, b"ab", ["a b"], ["ab"], [("a",)], [("a", "b", "c")], [(1, 2)], [3]])
+def test_merges_are_pairs(merges):
+    with pytest.raises(UserError, match="merges: expected a list of pairs|merge 1: expected two tokens to merge"):
+        Tokenizer.from_merges(small.gpt2().vocab, merges)
+
+
 @pytest.mark.parametrize(
     "where, value, message",
     [

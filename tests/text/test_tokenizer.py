@@ -245,6 +245,28 @@ def test_what_is_not_text():
         uncased.encode_batch("a")
     with pytest.raises(UserError, match="as many pairs, found 2 and 1"):
         uncased.encode_batch(["a", "b"], ["a"])
+    with pytest.raises(UserError, match="as many pairs, found 2 and a text"):
+        uncased.encode_batch(["a", "b"], "ab")
+    with pytest.raises(UserError, match="pair 0: expected a string, found int"):
+        uncased.encode("a", 3)
+    for use in (uncased.encode_batch, uncased.split, uncased.ids, uncased.add):
+        for odd in ("play", b"play", None):  # a text is no list of its characters
+            with pytest.raises(UserError, match="expected a list of (texts|tokens), found"):
+                use(odd)
+    assert len(uncased.encode_batch(text for text in ["a"])) == 1
+    for make, told in (
+        (lambda: Tokenizer.from_characters(["a", 3], 100), "text 1: expected a string, found int"),
+        (lambda: Tokenizer.from_characters([], "100"), "max_size: expected a whole number"),
+        (lambda: Tokenizer.from_vocab(None), "from_vocab: expected a file or a list of tokens, found a NoneType"),
+        (lambda: Tokenizer.from_vocab(SPECIALS, segmenter="jieba"), "segmenter: expected a function"),
+    ):
+        with pytest.raises(UserError, match=told):
+            make()
+
+
+def test_numpys_numbers_are_lengths_and_ids():
+    assert uncased.encode("a b c", max_length=np.int64(3)) == uncased.encode("a b c", max_length=3)
+    assert uncased.keep(iter(np.arange(len(uncased)))) == uncased
 
 
 # Decoding

@@ -102,6 +102,13 @@ def test_simplified_keeps_words():
 # Segmenters
 
 
+@pytest.mark.parametrize("segmenter", [lambda text: None, lambda text: [1, 2], lambda text: 3])
+def test_a_segmenter_that_gives_no_words(segmenter):
+    tokenizer = Tokenizer.from_vocab([*SPECIALS, "a"], segmenter=segmenter)
+    with pytest.raises(UserError, match="the segmenter: expected words that are the text when joined"):
+        tokenizer.encode("a")
+
+
 def test_a_segmenter_that_loses_text():
     tokenizer = Tokenizer.from_vocab([*SPECIALS, "a"], segmenter=lambda text: text.split())
     assert tokenizer.encode("a").tokens == ["[CLS]", "a", "[SEP]"]

@@ -178,6 +178,13 @@ def read_merges(path: Path) -> tuple[tuple[str, str], ...]:
     return tuple(merges)
 
 
+def pairs_of(merges: Any) -> tuple[tuple[str, str], ...]:
+    """Merges handed over as a list of pairs; a string of two letters is none."""
+    if isinstance(merges, str | bytes) or not isinstance(merges, Iterable):
+        raise UserError(f"merges: expected a list of pairs, found {merges!r:.80}")
+    return tuple(_pair(list(m) if isinstance(m, tuple) else m, f"merge {i + 1}") for i, m in enumerate(merges))
+
+
 def _pair(parts: Any, where: str) -> tuple[str, str]:
     if not (isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) and part for part in parts)):
         raise UserError(f"{where}: expected two tokens to merge, with one space between them, found {str(parts)[:80]}")

@@ -5,6 +5,10 @@ Only for editing vocabularies and for writing tokens out; how text is split is d
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from maskplay.errors import UserError
 
 # Scripts written without spaces, Hangul, and the punctuation and full-width forms that go with them.
 ASIAN_BLOCKS = (
@@ -27,6 +31,21 @@ def is_asian(character: str) -> bool:
 def is_punctuation(character: str) -> bool:
     """Punctuation as BERT sees it: Unicode's, and every ASCII sign."""
     return character.isascii() and not character.isalnum() or unicodedata.category(character).startswith("P")
+
+
+def listed_texts(texts: Any, what: str = "text") -> list[str]:
+    """Texts as a list; one text alone would be taken for a list of its characters.
+
+    Raises:
+        UserError: one text alone, nothing that can be gone through, or something in it that is no text.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise UserError(f"expected a list of {what}s, found {texts!r:.60}")
+    listed = list(texts)
+    for i, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise UserError(f"{what} {i}: expected a string, found {type(text).__name__}")
+    return listed
 
 
 def spaced(text: str, token: str) -> bool:

@@ -9,14 +9,15 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 from maskplay.errors import UserError
 from maskplay.storage import write_atomically
 from maskplay.text import folders, wordpiece
-from maskplay.text.byte_bpe import ByteBPE, guessed, read_pair
-from maskplay.text.characters import without_surrogates
+from maskplay.text.byte_bpe import ByteBPE, guessed, pairs_of, read_pair
+from maskplay.text.characters import listed_texts, without_surrogates
 from maskplay.text.encoding import Encoding, Frame
 from maskplay.text.forms import BERT, named
 from maskplay.text.kind import Flat, Kind, Pieces
@@ -122,6 +123,8 @@ class Tokenizer:
             UserError: the file cannot be read, is not UTF-8, is too large, or holds no usable vocabulary.
         """
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        if path is None and not isinstance(source, Iterable):
+            raise UserError(f"from_vocab: expected a file or a list of tokens, found a {type(source).__name__}")
         tokens = source if path is None else wordpiece.read_vocab(path)
         where = "vocabulary" if path is None else f"{path}"
         plain = WordPiece(tuple(tokens), BERT, (), lowercase)  # pyrefly: ignore[bad-argument-type]
@@ -157,8 +160,8 @@ class Tokenizer:
             raise UserError("expected two files, or a dictionary and a list of pairs")
         if isinstance(vocab, (str, os.PathLike)) and isinstance(merges, (str, os.PathLike)):
             return cls(read_pair(Path(vocab), Path(merges), named(form)), f"{vocab}")
-        tokens, pairs = in_order(vocab, "vocabulary"), [] if isinstance(merges, (str, os.PathLike)) else merges
-        return cls(ByteBPE(tokens, named(form) or guessed(tokens), (), tuple((a, b) for a, b in pairs)))
+        tokens = in_order(vocab, "vocabulary")
+        return cls(ByteBPE(tokens, named(form) or guessed(tokens), (), pairs_of(merges)))
 
     @classmethod
     def from_sentencepiece(
@@ -251,12 +254,15 @@ class Tokenizer:
         specials: bool = False,
     ) -> list[Encoding]:
         """Many texts at once, on all processor cores; each as `encode` does it. A pair may be None."""
+        texts = listed_texts(texts)
         pairs = [None] * len(texts) if pairs is None else pairs
-        if isinstance(texts, str) or len(texts) != len(pairs):
-            raise UserError(f"expected a list of texts and as many pairs, found {len(texts)} and {len(pairs)}")
-        rooms = [self._room(max_length, pair) for pair in pairs]
+        if isinstance(pairs, str) or len(texts) != len(pairs):
+            found = "a text" if isinstance(pairs, str) else len(pairs)
+            raise UserError(f"expected a list of texts and as many pairs, found {len(texts)} and {found}")
         second = [i for i, pair in enumerate(pairs) if pair is not None]
-        pieces = self._pieces([*texts, *(pairs[i] for i in second)], [*rooms, *(rooms[i] for i in second)], specials)
+        partner = listed_texts([pairs[i] for i in second], "pair")
+        rooms = [self._room(max_length, pair) for pair in pairs]
+        pieces = self._pieces([*texts, *partner], [*rooms, *(rooms[i] for i in second)], specials)
         partners = dict(zip(second, pieces[len(texts) :]))
         assembled = (self._frame.around(pieces[i], partners.get(i), rooms[i]) for i in range(len(texts)))
         return [Encoding(ids, s, o, [self._kind.tokens[i] for i in ids], p) for ids, s, o, p in assembled]
@@ -273,16 +279,16 @@ class Tokenizer:
             >>> found.ids.tolist(), found.offsets.tolist(), found.sizes.tolist()
             ([77, 80, 79], [[0, 1], [1, 2], [0, 1]], [2, 1])
         """
-        return self._kind.split_flat([without_surrogates(text) for text in _strings(texts)])
+        return self._kind.split_flat([without_surrogates(text) for text in listed_texts(texts)])
 
     def _room(self, max_length: int | None, pair: str | None) -> int | None:
         if max_length is None:
             return None
         specials = self._frame.size(pair is not None)
         least = max(specials, 1)
-        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < least:
-            raise UserError(f"max_length: expected at least {least} (the special tokens), found {max_length!r}")
-        return max_length - specials
+        if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < least:
+            raise UserError(f"max_length: expected at least {least} (the special tokens), found {max_length!r:.40}")
+        return int(max_length) - specials
 
     def _pieces(self, texts: list[Any], rooms: list[int | None], specials: bool) -> list[Pieces]:
         """Each text's pieces; where a room is given, at least that many pieces or all there are.
@@ -291,7 +297,7 @@ class Tokenizer:
         beginning only if that gave too few pieces.
         """
         found: dict[int, Pieces] = {}
-        pending, reach = list(range(len(_strings(texts)))), 2
+        pending, reach = list(range(len(texts))), 2
         while pending:
             heads = [self._head(texts[i], rooms[i], reach) for i in pending]
             for i, head, pieces in zip(pending, heads, self._kind.split(heads, specials)):
@@ -326,7 +332,7 @@ class Tokenizer:
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """The ids of vocabulary strings; `UserError` for a string that is not a token."""
-        tokens = list(tokens)
+        tokens = listed_texts(tokens, "token")
         for token in tokens:
             if token not in self.vocab:
                 raise UserError(f"{token!r} is not a token of this vocabulary")
@@ -369,8 +375,8 @@ class Tokenizer:
         Raises:
             UserError: an id is unknown or repeated, or something that is needed is left out.
         """
-        tokens = self.tokens(ids)
-        chosen = set(ids)
+        ids = [self._checked(i) for i in ids]
+        tokens, chosen = self.tokens(ids), set(ids)
         if len(chosen) != len(tokens):
             twice = next(token for token in tokens if tokens.count(token) > 1)
             raise UserError(f"the token {twice!r} is in the list already")
@@ -417,7 +423,7 @@ class Tokenizer:
             >>> tokenizer.encode("我爱机器学习").tokens
             ['[CLS]', '[UNK]', '[UNK]', '机器学习', '[SEP]']
         """
-        return type(self)(self._kind.add(list(tokens)))
+        return type(self)(self._kind.add(listed_texts(tokens, "token")))
 
     # The rest
 
@@ -441,10 +447,3 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._kind,)
-
-
-def _strings(texts: Sequence[Any]) -> Sequence[str]:
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
-    return texts

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.storage import read_json, write_atomically
 from maskplay.text.characters import is_asian, is_punctuation, spaced, without_surrogates
 from maskplay.text.forms import BERT
@@ -238,11 +238,13 @@ def of_characters(texts: Iterable[str] | Mapping[str, int], max_size: int) -> Wo
     """See `Tokenizer.from_characters`."""
     latin = [*ascii_lowercase, *digits]
     chosen = dict.fromkeys([*BERT.specials, *latin, *(PIECE + c for c in latin)])
-    if max_size < len(chosen):
+    if whole_number("max_size", max_size, 0) < len(chosen):
         raise UserError(f"max_size: expected at least {len(chosen)} (special tokens, a-z and 0-9), found {max_size}")
     raw: Counter[str] = Counter(texts) if isinstance(texts, Mapping) else Counter()
     if not isinstance(texts, Mapping):
-        for text in texts:
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UserError(f"text {i}: expected a string, found {type(text).__name__}")
             raw.update(text)
     split = WordPiece(tuple(chosen), BERT)
     counts: Counter[tuple[str, ...]] = Counter()

@@ -101,9 +101,12 @@ class Words(WordPiece):
     def _checked(self, text: str) -> Sequence[str]:
         """The segmenter's words, once it is sure that nothing was added or lost."""
         words = self.segmenter(text) if text else []
-        if not isinstance(words, Sequence):
-            words = list(words)
-        if "".join(words) != text:
+        try:
+            words = words if isinstance(words, Sequence) else list(words)
+            whole = "".join(words) == text
+        except TypeError:  # nothing to go through, or not of texts
+            whole = False
+        if not whole:
             raise UserError(f"the segmenter: expected words that are the text when joined, found {str(words)[:80]}")
         return words
 
@@ -174,6 +177,8 @@ def segmented(plain: WordPiece, settings: dict[str, Any], segmenter: Segmenter |
         UserError: it was saved with a segmenter that only its user has.
     """
     if segmenter is not None:
+        if not callable(segmenter):
+            raise UserError(f"segmenter: expected a function from a text to its words, found {segmenter!r:.80}")
         return Words.over(plain, segmenter)
     named = settings.get("segmenter")
     if named not in (None, "jieba"):
