@@ -157,6 +157,8 @@ def test_the_encoder_may_be_used_first() -> None:
         (lambda: LanguageModel(CONFIG, heads=[]).score(np.ones((1, 1, 16))), "no head that scores tokens"),
         (lambda: LanguageModel(CONFIG)(np.ones((1, 17), "int32")), "at most 16"),
         (lambda: LanguageModel(CONFIG)("文本"), "tokens: expected ids, found the text '文本'"),
+        (lambda: LanguageModel(CONFIG)([[1, 2], [3]]), "tokens: expected rows of one length, found"),
+        (lambda: LanguageModel(CONFIG)([1, 2]), r"tokens: expected integers \(batch, length\), found int.* \(2,\)"),
         (lambda: LanguageModel(CONFIG)(["文", "本"]), "tokens: expected ids, found the text"),
         (lambda: LanguageModel(CONFIG)(TOKENS, at=[[99], [0]]), r"at: expected places .* from 0 to 7, found \[\[99"),
         (lambda: LanguageModel(CONFIG)(TOKENS, at=[[0], [-1]]), "at: expected places"),

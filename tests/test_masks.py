@@ -363,6 +363,8 @@ def test_parse_evaluates_nothing_else(text: str, tmp_path: Any, monkeypatch: pyt
         (lambda: masks.parse("atrous(99999999999999999999)"), "atrous.*below 2147483648"),
         (lambda: masks.window(2**31), "below 2147483648, found 2147483648"),
         (lambda: masks.atrous(0), "at least 1"),
+        (lambda: masks.parse(5), "expected a mask such as .*found 5"),
+        (lambda: masks.parse(["causal()"]), "expected a mask such as"),
         (lambda: masks.sparse(0), r"sparse\(k\)"),
         (lambda: masks.fixed(2, 3), "c <= l"),
         (lambda: masks.fixed(0, 0), "at least 1"),
@@ -471,6 +473,7 @@ def test_png() -> None:
     pytest.importorskip("matplotlib", reason="the `plot` extra is not installed")
     picture = masks.prefix().picture(3, format="png", segments=[0, 1, 1])
     assert picture.startswith(b"\x89PNG\r\n")
+    assert masks.causal().picture(2, tokens=["$x^$", "$"], format="png").startswith(b"\x89PNG")
 
 
 def test_png_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -380,7 +380,10 @@ def as_array(ids: Any) -> Any:
 
 def as_ids(tokens: Any) -> Any:
     """The same of tokens; `UserError` for text, which is none yet."""
-    ids = as_array(tokens)
+    try:
+        ids = as_array(tokens)
+    except ValueError:  # NumPy's, of rows of several lengths
+        raise UserError(f"tokens: expected rows of one length, found {str(tokens)[:40]}…: pad them") from None
     if isinstance(ids, str) or (isinstance(ids, np.ndarray) and ids.dtype.kind in "US"):
         raise UserError(f"tokens: expected ids, found the text {str(tokens)[:40]!r}: Tokenizer.encode gives ids")
     return ids

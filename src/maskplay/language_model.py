@@ -254,7 +254,8 @@ class LanguageModel(keras.Model):
 
 def _check_places(at: Any, tokens: Any) -> None:
     """Say which places to be scored there are not, where they are known: backends answer NaN, or another place."""
-    values, length = None if at is None else _backend.known(at), tokens.shape[1]
+    values = None if at is None or len(tokens.shape) != 2 else _backend.known(at)  # the encoder tells of odd tokens
+    length = None if values is None else tokens.shape[1]
     if values is None or length is None or not values.size:
         return
     if values.ndim != 2 or values.min() < 0 or values.max() >= length:

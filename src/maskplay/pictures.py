@@ -82,8 +82,9 @@ def _png(matrix: np.ndarray, labels: Sequence[str], title: str) -> bytes:
     axes = figure.add_subplot()
     axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.4)
     axes.set_title(title, fontsize=9)
-    axes.set_xticks(range(len(labels)), labels, rotation=90)
-    axes.set_yticks(range(len(labels)), labels)
+    plain = {"parse_math": False}  # a dollar is a dollar
+    axes.set_xticks(range(len(labels)), labels, rotation=90, **plain)
+    axes.set_yticks(range(len(labels)), labels, **plain)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

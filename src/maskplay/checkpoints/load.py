@@ -324,7 +324,7 @@ def _vocabulary(size: int, keep: Sequence[int] | None, compounds: Sequence[Compo
     pairs = []
     for compound in compounds or ():
         ids, weights = compound, None
-        if len(compound) == 2 and not isinstance(compound[0], int | np.integer):
+        if isinstance(compound, Sequence) and len(compound) == 2 and not isinstance(compound[0], int | np.integer):
             ids, weights = compound
         ids = _ids(ids, size, "compound_tokens")
         weights = np.ones(len(ids)) if weights is None else np.asarray(weights, dtype="float64")

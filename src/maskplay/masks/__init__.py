@@ -219,12 +219,12 @@ def parse(text: str) -> Mask:
         raise SyntaxError
 
     try:
-        if len(text) > 1000:
+        if not isinstance(text, str) or len(text) > 1000:
             raise SyntaxError
         return build(ast.parse(text.strip(), mode="eval").body)
     except UserError:
         raise
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         raise UserError(
-            f"expected a mask such as 'prefix() & padding()' made of {', '.join(RULES)}; found {text[:80]!r}"
+            f"expected a mask such as 'prefix() & padding()' made of {', '.join(RULES)}; found {text!r:.80}"
         ) from None
