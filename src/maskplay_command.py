@@ -4,6 +4,7 @@ Ctrl-C shall end the program whenever it comes: in the middle of the imports, or
 finalizers and callbacks from C++ do. And TensorFlow, where it is the backend, shall print no more than errors.
 """
 
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     insist_on_interrupts()
+    outlive_readers()
     try:
         from maskplay.cli import main as run
 
@@ -34,6 +36,26 @@ def main() -> None:
     finally:
         if TIMED:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Unread(io.FileIO):
+    """A stream whose reader may leave."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """Let a run go on when nobody reads its progress any more: `maskplay fit … 2>&1 | head -1` still makes its folder.
+
+    Standard output stays as it is: what is printed there is the work itself.
+    """
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        raw = io.BufferedWriter(Unread(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
 
 
 def interrupted() -> bool:

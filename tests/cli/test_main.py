@@ -1,5 +1,6 @@
 """The frame of the command line: help, version, exit codes, interruptions."""
 
+import runpy
 import subprocess
 import sys
 
@@ -73,6 +74,19 @@ def test_a_reader_that_stops_reading_is_no_fault() -> None:
     process.stdout.close()
     error = process.stderr.read()
     assert process.wait() in (0, 1) and "Traceback" not in error and "BrokenPipe" not in error
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capfd) -> None:
+    monkeypatch.setattr("maskplay_command.main", lambda: print("ran"))
+    runpy.run_module("maskplay", run_name="__main__")
+    assert capfd.readouterr().out == "ran\n"
+
+
+def test_nobody_needs_to_read_what_is_told() -> None:
+    """A run whose progress is piped into `head` goes on."""
+    process = start("show", "mask", "cause()", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stderr.close()
+    assert (process.stdout.read(), process.wait()) == ("", 2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
