@@ -19,7 +19,7 @@ FLOORS = [
     ("families objectives layers regularization", False),
     ("encoder language_model fresh starts", True),
     ("checkpoints plays generative", False),
-    ("pretrained cli serve __init__", True),
+    ("pretrained cli serve __init__ __main__", True),
 ]
 STRANGERS = ("plays", "generative")  # rooms whose files never import a sibling
 GENERATIVE_SEES = (0, 1, 2)  # floors: generative models use no encoder
