@@ -25,7 +25,7 @@ def examples_of(x: Any, name: str = "x") -> list[Any] | None:
     if strange or nothing or (isinstance(x, Mapping) and "text" in x) or _is_frame(x):
         raise UserError(
             f"{name}: expected a list of texts or examples, or what Keras takes: arrays by name, tokens and segments, "
-            f"or a dataset; found a {type(x).__name__}"
+            f"or a dataset; found a {type(x).__name__}{': give its rows, a dictionary each' * _is_frame(x)}"
         )
     return None
 
@@ -72,7 +72,8 @@ def texts_in(texts: Any) -> Any:
         raise UserError(f"expected a list of texts, found one: write [{texts[:40]!r}]")
     listlike = hasattr(texts, "__len__") and hasattr(texts, "__getitem__")
     if not listlike or isinstance(texts, bytes | Mapping) or _is_frame(texts):
-        raise UserError(f"expected a list of texts or examples, found a {type(texts).__name__}: write list(…)")
+        advice = ": give its rows, a dictionary each" if _is_frame(texts) else ""
+        raise UserError(f"expected a list of texts or examples, found a {type(texts).__name__}{advice}")
     return texts
 
 

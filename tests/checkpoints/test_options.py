@@ -94,6 +94,7 @@ def test_a_condition_changes_nothing_until_trained(name: str) -> None:
         ("roberta_hf", {"activation": "gated_silu"}, "activation='gated_silu' needs other weights"),
         ("nezha_hf", {"max_positions": 128}, "max_positions: distances were learnt up to 4, .* any length"),
         ("t5_hf", {"max_positions": 512}, "max_positions: distances were learnt up to"),
+        ("gpt2_hf", {"compound_tokens": [5]}, "compound_tokens: expected a list of token ids from 0 to .*, found 5"),
     ],
 )
 def test_what_needs_other_weights_is_refused(name: str, options: dict[str, object], says: str) -> None:
