@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ def weights_of(examples: Sequence[Any], labels: Sequence[str], class_weight: Any
     by_number = np.ones(len(labels))
     for name, weight in class_weight.items():
         number = labels.index(name) if name in labels else name
-        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number < len(labels):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < len(labels):
             raise UserError(f"class_weight: expected names among {listed(map(repr, labels))}, found {name!r:.80}")
         if isinstance(weight, bool) or not isinstance(weight, Real):
             raise UserError(f"class_weight: expected a number for {name!r:.80}, found {weight!r:.80}")
