@@ -3,8 +3,8 @@
     python examples/zh_small/evaluate.py MODEL TEXT [--cmrc ZIP] [--words jieba] [--baselines]
 
 TEXT is what corpus.py made. Accuracy is over [MASK] at 15 % of the positions of rows of 128 tokens (unknown characters
-are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. "as_trained" asks for the
-same positions as training does: of ten one shows what stands there and one another character. `--words jieba` hides
+are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. "as_bert" asks for the
+same positions as BERT's training does: of ten one shows what stands there and one another character. `--words jieba` hides
 whole words instead. `--baselines` counts TEXT/train, some minutes: always the commonest token, and the best token
 between its true left and right neighbours by p(x|left) p(right|x). `--cmrc` hides one Chinese character in the middle
 of each of 2,000 windows of 90 characters from CMRC 2018's dev articles.
@@ -55,8 +55,8 @@ def hidden_places(laid: pretext.Laid, unknown: int, whole_words: bool) -> np.nda
     return (np.take_along_axis(chance, laid.words, axis=1) < RATE) & (laid.tokens != unknown)
 
 
-def as_trained(laid: pretext.Laid, hidden: np.ndarray, tokenizer: Any) -> np.ndarray:
-    """The rows as training shows them where something is asked for: 80 % [MASK], 10 % as it is, 10 % another token."""
+def as_bert(laid: pretext.Laid, hidden: np.ndarray, tokenizer: Any) -> np.ndarray:
+    """The rows as BERT's training shows them where something is asked for: 80 % [MASK], 10 % as it is, 10 % another token."""
     draw = np.random.default_rng([SEED, 1])  # other numbers than those that chose the places
     fate = draw.random(laid.tokens.shape)
     special = tokenizer.ids(tokenizer.form.specials)
@@ -159,7 +159,7 @@ def main() -> None:
             train = ([line] for line in corpus.lines([str(options.text / "train")]))
             prepared = pretext.prepare(train, f"{folder}/train", bert.tokenizer, workers=2)
             counted = Neighbours(prepared, len(bert.tokenizer))
-        print("domain\tasked\tunknown\tloss\taccuracy\tas_trained" + ("\tcommonest\tneighbours" if counted else ""))
+        print("domain\tasked\tunknown\tloss\taccuracy\tas_bert" + ("\tcommonest\tneighbours" if counted else ""))
         totals = []
         for name, weight in DOMAINS.items():
             lines = [*corpus.lines([str(options.text / f"held_out/{name}.txt")])]
@@ -169,7 +169,7 @@ def main() -> None:
             hidden = hidden_places(laid, bert.tokenizer.unk_id, bool(options.words))
             masked = np.where(hidden, bert.tokenizer.mask_id, laid.tokens)
             figures = [*measure(bert, laid, hidden, masked)]
-            figures += measure(bert, laid, hidden, as_trained(laid, hidden, bert.tokenizer))[1:]
+            figures += measure(bert, laid, hidden, as_bert(laid, hidden, bert.tokenizer))[1:]
             figures += baselines(counted, laid, hidden) if counted else ()
             totals.append([weight * value for value in figures])
             print(name, hidden.sum(), f"{unknown:.4f}", *(f"{value:.3f}" for value in figures), sep="\t", flush=True)
