@@ -3,8 +3,8 @@
     python examples/zh_small/evaluate.py MODEL TEXT [--cmrc ZIP] [--words jieba] [--baselines]
 
 TEXT is what corpus.py made. Accuracy is over [MASK] at 15 % of the positions of rows of 128 tokens (unknown characters
-are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. "as_bert" asks for the
-same positions as BERT's training does: of ten one shows what stands there and one another character. `--words jieba` hides
+are not asked for); "all" weights the domains .27 laws, .28 docs, .35 modern, .10 classical. "as_bert" asks for the same
+positions as BERT's training does: of ten one shows what stands there and one another character. `--words jieba` hides
 whole words instead. `--baselines` counts TEXT/train, some minutes: always the commonest token, and the best token
 between its true left and right neighbours by p(x|left) p(right|x). `--cmrc` hides one Chinese character in the middle
 of each of 2,000 windows of 90 characters from CMRC 2018's dev articles.
@@ -56,7 +56,7 @@ def hidden_places(laid: pretext.Laid, unknown: int, whole_words: bool) -> np.nda
 
 
 def as_bert(laid: pretext.Laid, hidden: np.ndarray, tokenizer: Any) -> np.ndarray:
-    """The rows as BERT's training shows them where something is asked for: 80 % [MASK], 10 % as it is, 10 % another token."""
+    """The rows as BERT's training shows them: what is asked for is in 80 % [MASK], in 10 % itself, in 10 % another."""
     draw = np.random.default_rng([SEED, 1])  # other numbers than those that chose the places
     fate = draw.random(laid.tokens.shape)
     special = tokenizer.ids(tokenizer.form.specials)
