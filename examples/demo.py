@@ -4,7 +4,7 @@
     DATA=reviews.tsv python examples/demo.py    your own file with columns text and label; a fifth of it is the test
     echo 太好吃了 | python examples/demo.py      classify lines from a pipe afterwards
 
-Without DATA it takes about two minutes on two CPU cores, and reaches 0.85 on the test; logistic regression on character
+Without DATA it takes about two minutes on two CPU cores, and reaches 0.88 on the test; logistic regression on character
 n-grams reaches 0.89, always saying the same 0.50 (seed 0, JAX). A file that is not in Chinese is learnt from nothing:
 the bundled model does not know its words.
 """
