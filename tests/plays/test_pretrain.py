@@ -325,6 +325,14 @@ def test_processes_share_a_batch(model, corpus) -> None:
         np.testing.assert_array_equal(answers["mlm"], labels["mlm"][2 * rank : 2 * rank + 2])
 
 
+def test_every_hidden_token_may_be_a_mask(model, corpus) -> None:
+    for as_mask, shown in ((1.0, {True}), (0.0, {False}), (0.5, {True, False})):
+        inputs, labels = Steps(play(model, "mlm", mask_rate=0.5, as_mask=as_mask), corpus, batch_size=4)[0]
+        tokens, at = (inputs["mlm"][name] for name in ("tokens", "at"))
+        hidden = np.take_along_axis(tokens, at, axis=1)[labels["mlm"] != -100]
+        assert {*(hidden == TOKENIZER.mask_id).tolist()} == shown
+
+
 def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     for objective, message in (
         ("mlm+cloze", "expected some of mlm, mlm\\+sop, .*, found 'mlm\\+cloze'"),
