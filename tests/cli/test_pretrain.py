@@ -149,6 +149,21 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     assert settings["accumulate"] == 2
 
 
+def test_what_is_hidden_and_how_reaches_the_play(text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    class Told(mp.plays.Pretrain):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
+            given.update(rate=self.mask_rate, as_mask=self.as_mask, length=self.length)
+            raise mp.UserError("that is all")
+
+    monkeypatch.setattr("maskplay.cli.pretrain.Pretrain", Told)
+    how = ["--mask-rate", 0.3, "--as-mask", 1, "--length", 24, "--vocab-size", 90]
+    assert call("pretrain", text, "--out", tmp_path / "out", *how) == 2
+    assert given == {"rate": 0.3, "as_mask": 1.0, "length": 24}
+
+
 def test_the_seed_decides_everything_of_a_model_that_goes_on(whole, text, tmp_path: Path) -> None:
     """Its dropout too, whose generators come into being when it is loaded."""
     assert mp.load(whole).config.dropout > 0
