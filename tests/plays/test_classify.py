@@ -1,6 +1,5 @@
 """Classify: it learns what can be learned and nothing else, takes examples in every form, and comes back from disk."""
 
-import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import maskplay as mp
 from maskplay.batches import Batches
@@ -381,96 +380,6 @@ def test_saving_replaces_its_own_folder_only(untrained: mp.plays.Classify, tmp_p
     (tmp_path / "b" / "thesis.txt").write_text("x")
     with pytest.raises(mp.UserError, match="holds files that maskplay did not write"):
         model.save(tmp_path / "b")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    play().save(tmp_path / "play")
-    return tmp_path / "play"
-
-
-def change(folder: Path, **values) -> None:
-    path = folder / "maskplay.json"
-    description = {**json.loads(path.read_text("utf-8")), **values}
-    path.write_text(json.dumps({k: v for k, v in description.items() if v is not None}), encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", ["labels", "max_length", "dropout", "config"])
-def test_a_missing_field_is_told(folder: Path, name: str) -> None:
-    change(folder, **{name: None})
-    with pytest.raises(mp.CheckpointError, match=f"maskplay.json: not a saved classifier, or damaged .*{name}"):
-        mp.load(folder)
-
-
-@pytest.mark.parametrize(
-    "values", [{"labels": 3}, {"labels": ["a"]}, {"max_length": "9"}, {"dropout": "no"}, {"dropout": 2}, {"config": 3}]
-)
-def test_a_field_that_makes_no_sense_is_told(folder: Path, values: dict) -> None:
-    change(folder, **values)
-    with pytest.raises(mp.CheckpointError, match="maskplay.json: not a saved classifier, or damaged"):
-        mp.load(folder)
-
-
-def test_labels_take_no_memory_that_the_weights_do_not_have(folder: Path) -> None:
-    change(folder, labels=[str(i) for i in range(100_000)])
-    with pytest.raises(mp.CheckpointError, match="describes a network of more than [0-9,]+ numbers"):
-        mp.load(folder)
-
-
-def test_a_vocabulary_of_another_model_is_told(folder: Path) -> None:
-    mp.Tokenizer.from_characters(["甲乙丙丁" * 9, "".join(map(chr, range(0x5000, 0x5400)))], max_size=1200).save(folder)
-    with pytest.raises(mp.CheckpointError, match="the vocabulary has 1[0-9]+ tokens"):
-        mp.load(folder)
-
-
-def test_another_kind_of_play_is_told(folder: Path) -> None:
-    change(folder, play="sing")
-    with pytest.raises(mp.CheckpointError, match="expected a saved play, one of classify; found 'sing'"):
-        mp.load(folder)
-
-
-def test_a_newer_play_is_told(folder: Path) -> None:
-    change(folder, version=2)
-    with pytest.raises(mp.UserError, match="maskplay.json: expected at most version 1, found 2: written by a newer"):
-        mp.load(folder)
-
-
-def test_missing_damaged_and_foreign_weights_are_told(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    arrays = load_file(path)
-    kernel = arrays.pop("classifier/kernel")
-    save_file(arrays, path)
-    with pytest.raises(mp.CheckpointError, match=r"classifier/kernel: expected shape \(32, 2\), found no such tensor"):
-        mp.load(folder)
-    save_file({**arrays, "classifier/kernel": np.concatenate([kernel, kernel], axis=1)}, path)
-    with pytest.raises(mp.CheckpointError, match=r"classifier/kernel: expected shape \(32, 2\), found shape \(32, 4\)"):
-        mp.load(folder)
-    save_file({**arrays, "classifier/kernel": kernel, "extra": kernel}, path)
-    with pytest.raises(mp.CheckpointError, match="extra: expected no such tensor"):
-        mp.load(folder)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(mp.CheckpointError, match="model.safetensors: missing or damaged"):
-        mp.load(folder)
-    path.unlink()
-    with pytest.raises(mp.CheckpointError, match="model.safetensors: missing or damaged"):
-        mp.load(folder)
-
-
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"vocab_size": 2**30},
-        {"num_layers": 4096},
-        {"max_positions": 2**30},
-        {"condition_size": 2**31 - 1},
-        {"position": "buckets", "num_buckets": 2**20, "max_positions": 2**20},
-        {"hidden_size": 2**12, "num_heads": 1, "head_size": 1, "intermediate_size": 1, "embedding_size": 1},
-    ],
-)
-def test_a_config_that_claims_too_much_takes_no_memory(folder: Path, claims: dict[str, int]) -> None:
-    change(folder, config={**json.loads((folder / "maskplay.json").read_text("utf-8"))["config"], **claims})
-    with pytest.raises(mp.CheckpointError, match=r"describes a network of more than [\d,]+ numbers"):
-        mp.load(folder)
 
 
 @pytest.mark.parametrize(
