@@ -56,6 +56,19 @@ class Arrays(Mapping[str, np.ndarray]):
         except (SafetensorError, OSError, AttributeError) as error:  # the last: a dtype that NumPy does not know
             raise CheckpointError(f"{self.path}: {name}: damaged ({error})") from None
 
+    def fill(self, weights: Mapping[str, Any]) -> None:
+        """Assign the arrays to Keras variables of these names.
+
+        Raises:
+            CheckpointError: a name is missing on one side, or a shape differs; before anything is assigned.
+        """
+        wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for name in sorted({*wanted, *self}):
+            if (shape := wanted.get(name)) != (found := self.shapes.get(name)):
+                raise CheckpointError(f"{self.path}: {name}: expected {_shown(shape)}, found {_shown(found)}")
+        for name, weight in weights.items():
+            weight.assign(np.array(self[name]))  # a copy, not the mapped file
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
@@ -94,3 +107,7 @@ def write_arrays(
 def _code(dtype: np.dtype) -> str:
     """What safetensors calls a dtype: F32, I64, BOOL, …"""
     return {"bool": "BOOL", "bfloat16": "BF16"}.get(dtype.name) or f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "no such tensor" if shape is None else f"shape {shape}"

@@ -215,11 +215,11 @@ class Config:
 
     @property
     def least_size(self) -> int:
-        """What a network of this config holds at least, in numbers."""
+        """What an encoder of this config holds at least, in numbers."""
         table = (self.vocab_size + (self.num_segments or 0)) * self.size_of_embedding
         if self.position in TABLES:
             table += self.max_positions * self.size_of_embedding
-        table += self.hidden_size**2 + self.num_buckets * self.num_heads * (self.position in BUCKETS)
+        table += self.num_buckets * self.num_heads * (self.position in BUCKETS)
         heads = self.num_heads + (self.num_kv_heads or self.num_heads)
         width = 2 * self.intermediate_size + heads * (self.size_per_key + self.size_per_head)
         if self.attention == "gau":

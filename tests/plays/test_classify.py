@@ -116,6 +116,26 @@ def test_without_a_pooler_it_makes_one() -> None:
 # What goes in
 
 
+def test_the_mean_is_of_all_tokens_but_padding() -> None:
+    model = play(pool="mean")
+    texts = ["这个好", "差" * 20, "好"]
+    found = model.probabilities(texts)
+    kernel, bias = numbers(model.classifier.weights)
+    for text, row in zip(texts, found):
+        ids = np.array([model.tokenizer.encode(text).ids])
+        hidden = keras.ops.convert_to_numpy(model.encoder(ids, segments=np.zeros_like(ids)))[0]
+        scores = np.exp(hidden.mean(axis=0) @ kernel + bias)
+        np.testing.assert_allclose(row, scores / scores.sum(), rtol=1e-4)
+    model.fit(model.batches(reviews(240), 16, buckets=1), epochs=8, verbose=0)
+    assert model.evaluate(reviews(100, seed=1), verbose=0)[1] > 0.95
+
+
+@pytest.mark.parametrize("pool", ["first", None, 1])
+def test_another_pool_is_told(pool) -> None:
+    with pytest.raises(mp.UserError, match="pool: expected 'pooler' or 'mean', found"):
+        play(pool=pool)
+
+
 def test_examples_in_every_form_are_the_same_batches(untrained: mp.plays.Classify) -> None:
     model, some = untrained, reviews(20)
     forms = [

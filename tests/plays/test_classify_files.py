@@ -25,6 +25,25 @@ def change(folder: Path, **values) -> None:
     path.write_text(json.dumps({k: v for k, v in description.items() if v is not None}), encoding="utf-8")
 
 
+@pytest.mark.parametrize("heads", [("pooler", "mlm"), ("mlm",)])
+def test_a_mean_comes_back_as_a_mean(heads: tuple[str, ...], tmp_path: Path) -> None:
+    model = mp.plays.Classify(bert(heads=heads), LABELS, pool="mean")
+    wanted = model.probabilities(["这个好", "差"])
+    model.save(tmp_path / "play")
+    model.save(tmp_path / "play.keras")
+    assert not [name for name in load_file(tmp_path / "play" / "model.safetensors") if name.startswith("pooler")]
+    for back in (mp.load(tmp_path / "play"), keras.saving.load_model(tmp_path / "play.keras")):
+        assert back.pool == "mean"
+        np.testing.assert_allclose(back.probabilities(["这个好", "差"]), wanted, atol=1e-6)
+
+
+def test_a_folder_from_before_there_was_a_choice_has_a_pooler(folder: Path) -> None:
+    wanted = mp.load(folder).probabilities(["这个好"])
+    change(folder, pool=None)
+    back = mp.load(folder)
+    assert back.pool == "pooler" and (back.probabilities(["这个好"]) == wanted).all()
+
+
 @pytest.mark.parametrize("name", ["labels", "max_length", "dropout", "config"])
 def test_a_missing_field_is_told(folder: Path, name: str) -> None:
     change(folder, **{name: None})
@@ -33,7 +52,16 @@ def test_a_missing_field_is_told(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"labels": 3}, {"labels": ["a"]}, {"max_length": "9"}, {"dropout": "no"}, {"dropout": 2}, {"config": 3}]
+    "values",
+    [
+        {"labels": 3},
+        {"labels": ["a"]},
+        {"max_length": "9"},
+        {"dropout": "no"},
+        {"dropout": 2},
+        {"pool": 3},
+        {"config": 3},
+    ],
 )
 def test_a_field_that_makes_no_sense_is_told(folder: Path, values: dict) -> None:
     change(folder, **values)

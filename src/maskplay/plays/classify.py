@@ -1,8 +1,8 @@
 """Text classification: what is a text, or a pair of texts, about? Sentiment, topics, paraphrase, entailment.
 
 Examples are (text, label) or (text, text2, label). The encoder reads `[CLS] text [SEP] text2 [SEP]`; the vector of the
-first token goes through BERT's pooler, dropout and one dense layer to a score per label. Trained with cross-entropy on
-the logits, as in BERT (arXiv:1810.04805, section 4.1).
+first token goes through BERT's pooler, dropout and one dense layer to a score per label; or the mean of all tokens'
+does so without the pooler. Trained with cross-entropy on the logits, as in BERT (arXiv:1810.04805, section 4.1).
 """
 
 import json
@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
+from keras import ops
 
 from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
@@ -26,6 +27,7 @@ from maskplay.examples import examples_of, names_of, row_of, texts_in, weights_o
 from maskplay.language_model import LanguageModel, named_weights, token_specs, weight_values
 from maskplay.layers.heads import Pooler
 from maskplay.layers.initializer import Normal, to_be_filled
+from maskplay.layers.pool import MaskedMean
 from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import of_logits
 from maskplay.storage import MARKER, VERSION, new_folder
@@ -33,6 +35,7 @@ from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import jieba
 
 WEIGHTS = "model.safetensors"
+POOLS = ("pooler", "mean")
 ENCODED_AT_ONCE = 4096  # texts; of their encodings only the ids are kept
 
 
@@ -46,13 +49,16 @@ class Classify(keras.Model):
         labels: the names of the classes, at least two; their order is that of the scores.
         max_length: most tokens of an example, special ones included; default the encoder's positions, at most 512.
         dropout: rate before the scores while training.
+        pool: what of the encoder is judged: "pooler" = the first token through BERT's pooler (a fresh one where there
+            is none), "mean" = the mean of the tokens' vectors, special ones included, padding not. The mean is the
+            better start where pretraining had no use for the first token, as RoBERTa's and the bundled model's.
 
     As a `keras.Model` it takes `{"tokens": …, "segments": …}`, ints `(batch, length)`, to logits `(batch, labels)`,
     float32 unless the dtype policy says otherwise. `fit` and `evaluate` also take examples, `predict` also texts.
 
     Raises:
         UserError: fewer than two labels, or a label twice; an encoder without a padding token, a vocabulary larger than
-            its, or a `max_length` that does not fit.
+            its, or a `max_length` that does not fit; another `pool`.
 
     Example:
         >>> from maskplay.pretrained import Pretrained
@@ -67,7 +73,13 @@ class Classify(keras.Model):
     """
 
     def __init__(
-        self, bert: Any, labels: Sequence[str], max_length: int | None = None, dropout: float = 0.1, **kwargs: Any
+        self,
+        bert: Any,
+        labels: Sequence[str],
+        max_length: int | None = None,
+        dropout: float = 0.1,
+        pool: Literal["pooler", "mean"] = "pooler",
+        **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "classify")
         super().__init__(**kwargs)
@@ -89,22 +101,22 @@ class Classify(keras.Model):
         self.max_length = whole_number("max_length", asked, 3, self.config.longest or 2**20)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise UserError(f"dropout: expected a rate from 0 to 1, found {dropout!r}")
-        self.rate = dropout
+        if pool not in POOLS:
+            raise UserError(f"pool: expected {' or '.join(map(repr, POOLS))}, found {pool!r:.40}")
+        self.rate, self.pool = dropout, pool
         # Built by itself: its weights' paths, which optimizers may know, are then the same when a file is opened again.
         if not network.built:
             network.build()
         self._network = {"name": network.name, "heads": ["pooler"] if network.pooler else []}
-        policy, spread = self.dtype_policy, self.config.initializer_range
-        self.encoder = network.encoder
-        self.pooler = network.pooler or Pooler(
-            self.config.hidden_size, self.config.pooler_activation, spread, dtype=policy, name="pooler"
-        )
+        self.encoder, policy, spread = network.encoder, self.dtype_policy, self.config.initializer_range
+        if pool == "mean":
+            self.pooler = MaskedMean(dtype=policy, name="mean")
+        else:
+            size, activation = self.config.hidden_size, self.config.pooler_activation
+            self.pooler = network.pooler or Pooler(size, activation, spread, dtype=policy, name="pooler")
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
         self.classifier = keras.layers.Dense(
-            len(self.labels),
-            kernel_initializer=Normal(stddev=spread),
-            dtype=policy,
-            name="classifier",
+            len(self.labels), kernel_initializer=Normal(stddev=spread), dtype=policy, name="classifier"
         )
         self.build()
 
@@ -119,7 +131,8 @@ class Classify(keras.Model):
         tokens, segments = (inputs["tokens"], inputs.get("segments")) if isinstance(inputs, dict) else (inputs, None)
         # None: where "segments" are token ids (CDial-GPT), zeros would be one.
         hidden = self.encoder(tokens, segments=segments if self.config.num_segments else None, training=training)
-        return self.classifier(self.dropout(self.pooler(hidden), training=training))
+        valid = [ops.not_equal(tokens, self.config.pad_id)] if self.pool == "mean" else []
+        return self.classifier(self.dropout(self.pooler(hidden, *valid), training=training))
 
     # Training and using it as a Keras model, with examples in place of arrays
 
@@ -330,6 +343,7 @@ class Classify(keras.Model):
             "labels": list(self.labels),
             "max_length": self.max_length,
             "dropout": self.rate,
+            "pool": self.pool,
             "network": self._network,
         }
 
@@ -387,6 +401,7 @@ class Classify(keras.Model):
             "labels": list(self.labels),
             "max_length": self.max_length,
             "dropout": self.rate,
+            "pool": self.pool,
             "config": self.config.to_dict(),
         }
         (folder / MARKER).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -402,24 +417,17 @@ class Classify(keras.Model):
             labels, options = description["labels"], {name: description[name] for name in ("max_length", "dropout")}
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
-        arrays = Arrays(folder / WEIGHTS)
-        _check_size(config, len(labels) if isinstance(labels, list) else 0, arrays.shapes, folder)
-        tokenizer, network = Tokenizer.load(folder, segmenter), LanguageModel(config, heads=["pooler"])
+        options["pool"] = description.get("pool", "pooler")  # of before there was a choice
+        arrays, heads = Arrays(folder / WEIGHTS), [] if options["pool"] == "mean" else ["pooler"]
+        rows = (len(labels) if isinstance(labels, list) else 0) + len(heads) * config.hidden_size
+        _check_size(config.least_size + rows * config.hidden_size, arrays, folder)
+        tokenizer, network = Tokenizer.load(folder, segmenter), LanguageModel(config, heads=heads)
         try:
             with to_be_filled():
                 play = cls(SimpleNamespace(network=network, tokenizer=tokenizer), labels, **options)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a saved classifier, or damaged ({error})") from None
-        weights = play._by_path(named_weights)
-        wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
-        for name in sorted({*wanted, *arrays}):
-            if wanted.get(name) != arrays.shapes.get(name):
-                raise CheckpointError(
-                    f"{arrays.path}: {name}: expected {_shown(wanted.get(name))}, "
-                    f"found {_shown(arrays.shapes.get(name))}"
-                )
-        for name, weight in weights.items():
-            weight.assign(np.array(arrays[name]))  # a copy, not the mapped file
+        arrays.fill(play._by_path(named_weights))
         return play
 
     def _by_path(self, named: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -432,15 +440,10 @@ def _rows(batch_size: int | None) -> int:
     return 32 if batch_size is None else whole_number("batch_size", batch_size, 1)
 
 
-def _check_size(config: Config, labels: int, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def _check_size(claimed: int, arrays: Arrays, folder: Path) -> None:
     """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
-    claimed = config.least_size + labels * config.hidden_size
-    found = sum(math.prod(shape) for shape in shapes.values())
+    found = sum(math.prod(shape) for shape in arrays.shapes.values())
     if claimed > found:
         raise CheckpointError(
             f"{folder / MARKER}: describes a network of more than {claimed:,} numbers, {WEIGHTS} holds {found:,}"
         )
-
-
-def _shown(shape: tuple[int, ...] | None) -> str:
-    return "no such tensor" if shape is None else f"shape {shape}"
