@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 import maskplay as mp
 from cli.faults import call, fault, start
+from maskplay.cli import fit
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--no-length-buckets")
 GOOD, BAD = "好棒香甜美", "差烂苦臭丑"
@@ -102,6 +103,17 @@ def test_evaluate(capfd, trained: Path, files: dict[str, Path]) -> None:
     assert capfd.readouterr().out.splitlines()[1] == f"accuracy  {figures['accuracy']:.4f}"
 
 
+def test_the_mean_and_another_optimizer(files: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    made = []
+    monkeypatch.setitem(fit.OPTIMIZERS, "muon", lambda *of: made.append(of) or mp.optimizers.muon(*of))
+    small = table(tmp_path / "small.tsv", 16)
+    arguments = ["fit", "classify", small, "--dev", small, *SMALL, "--epochs", 2, "--batch-size", 8]
+    assert call(*arguments, "--pool", "mean", "--optimizer", "muon", "--out", tmp_path / "out") == 0
+    assert mp.load(tmp_path / "out").pool == "mean" and made == [(1e-3, 4)]
+    settings = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["settings"]
+    assert (settings["--pool"], settings["--optimizer"]) == ("mean", "muon")
+
+
 def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = mp.Tokenizer.from_characters([files["train"].read_text("utf-8")], max_size=200)
     config = mp.Config(
@@ -112,7 +124,7 @@ def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Pa
     arguments = ["fit", "classify", small, "--dev", small, "--model", tmp_path / "bert", "--epochs", 1]
     assert call(*arguments, "--out", tmp_path / "out", "--max-length", 12) == 0
     play = mp.load(tmp_path / "out")
-    assert play.config.intermediate_size == 16 and play.max_length == 12
+    assert play.config.intermediate_size == 16 and play.max_length == 12 and play.pool == "pooler"
     capfd.readouterr()
     assert "has its own shape" in fault(capfd, *arguments, "--out", tmp_path / "b", "--num-layers", 2)
     assert "found a trained play" in fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "out",
@@ -177,6 +189,8 @@ def test_labels_that_do_not_fit_are_one_line(capfd, trained: Path, files: dict[s
         (["--batch-size", "0"], "--batch-size"),
         (["--learning-rate", "-1"], "--learning-rate: expected a number above 0, found -1.0"),
         (["--learning-rate", "nan"], "--learning-rate: expected a number above 0, found nan"),
+        (["--optimizer", "sgd"], "--optimizer: expected one of adamw, lamb, muon, found 'sgd'"),
+        (["--pool", "max"], "--pool: expected one of pooler, mean, found 'max'"),
         (["--seed", "-1"], "--seed"),
         (["--patience", "0"], "--patience"),
         (["--hidden-size", "15"], "hidden_size 15 is not a multiple of num_heads 4"),

@@ -21,9 +21,10 @@ from maskplay import _backend, fresh, memory
 from maskplay.callbacks import Resume
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
+from maskplay.cli.recipe import OPTIMIZERS
 from maskplay.errors import DataError, UserError
-from maskplay.optimizers import adamw
 from maskplay.plays import Classify
+from maskplay.plays.classify import POOLS
 from maskplay.pretrained import Pretrained, load
 from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
 from maskplay.tables import Example, read_examples, split
@@ -49,6 +50,8 @@ def classify(
     epochs: int = typer.Option(3, min=1, help="Times through TRAIN."),
     batch_size: int = typer.Option(32, min=1, help="Examples a step."),
     learning_rate: float | None = typer.Option(None, help="Its peak; default 2e-5, for a fresh encoder 1e-3."),
+    optimizer: str = typer.Option("adamw", help="adamw, muon or lamb; each warms up and then falls in a cosine."),
+    pool: str = typer.Option("pooler", help="What is judged: pooler (of the first token) or mean (of all tokens)."),
     max_length: int | None = typer.Option(None, min=3, help="Most tokens of an example; default 512 or the model's."),
     length_buckets: bool = typer.Option(True, help="Put texts of like length together: less padding, faster."),
     seed: int = typer.Option(0, min=0, max=2**31 - 1, help="Decides everything that is random."),
@@ -75,6 +78,9 @@ def classify(
     rate = learning_rate if learning_rate is not None else 1e-3 if model is None else 2e-5
     if not 0 < rate < math.inf:
         raise UserError(f"--learning-rate: expected a number above 0, found {rate}")
+    for name, chosen, known in (("--optimizer", optimizer, [*OPTIMIZERS]), ("--pool", pool, POOLS)):
+        if chosen not in known:
+            raise UserError(f"{name}: expected one of {', '.join(known)}, found {chosen!r:.80}")
 
     examples = read_examples(train, labelled=True)
     labels = sorted({str(example.label) for example in examples})
@@ -89,13 +95,13 @@ def classify(
     _backend.seed(seed)
     if model is None:
         texts = (text for example in examples for text in (example.text, example.text2 or ""))
-        chosen = {name: size for name, size in sizes.items() if size is not None}
-        bert = Pretrained(*fresh.small(texts, **chosen), family="roformer")
+        asked = {name: size for name, size in sizes.items() if size is not None}
+        bert = Pretrained(*fresh.small(texts, **asked), family="roformer")
     else:
         bert = load(model)
         if not isinstance(bert, Pretrained):
             raise UserError(f"--model {model}: expected a checkpoint, found a trained play")
-    play = Classify(bert, labels, max_length=max_length)
+    play = Classify(bert, labels, max_length=max_length, pool="mean" if pool == "mean" else "pooler")
 
     run = Resume(
         out.with_name(f"{out.name}.running"),
@@ -107,6 +113,8 @@ def classify(
             "--epochs": epochs,
             "--batch-size": batch_size,
             "--learning-rate": rate,
+            "--optimizer": optimizer,
+            "--pool": pool,
             "--max-length": max_length,
             "--length-buckets": length_buckets,
             "--seed": seed,
@@ -117,7 +125,7 @@ def classify(
         restart=restart,
     )
     batches = play.batches(examples, batch_size, shuffle=True, seed=seed, buckets=BUCKETS if length_buckets else 1)
-    play.compile(adamw(rate, len(batches) * epochs))
+    play.compile(OPTIMIZERS[optimizer](rate, len(batches) * epochs))
     if model is None:
         console.print(f"no --model given: a fresh encoder is trained from nothing ({bert!r})")
     if run.found:
