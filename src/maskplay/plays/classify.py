@@ -2,7 +2,7 @@
 
 Examples are (text, label) or (text, text2, label). The encoder reads `[CLS] text [SEP] text2 [SEP]`; the vector of the
 first token goes through BERT's pooler, dropout and one dense layer to a score per label; or the mean of all tokens'
-does so without the pooler. Trained with cross-entropy on the logits, as in BERT (arXiv:1810.04805, section 4.1).
+vectors does, without the pooler. Trained with cross-entropy on the logits, as in BERT (arXiv:1810.04805, section 4.1).
 """
 
 import json
@@ -50,8 +50,8 @@ class Classify(keras.Model):
         max_length: most tokens of an example, special ones included; default the encoder's positions, at most 512.
         dropout: rate before the scores while training.
         pool: what of the encoder is judged: "pooler" = the first token through BERT's pooler (a fresh one where there
-            is none), "mean" = the mean of the tokens' vectors, special ones included, padding not. The mean is the
-            better start where pretraining had no use for the first token, as RoBERTa's and the bundled model's.
+            is none), "mean" = the mean of the tokens' vectors, special ones included, padding not. The mean may do
+            better where pretraining had no use for the first token; with the bundled model it does.
 
     As a `keras.Model` it takes `{"tokens": …, "segments": …}`, ints `(batch, length)`, to logits `(batch, labels)`,
     float32 unless the dtype policy says otherwise. `fit` and `evaluate` also take examples, `predict` also texts.
