@@ -164,23 +164,17 @@ def _kept(keys: NDArray, counts: Counts | None, rule: Rule) -> list[Partial]:
     """What is kept of sorted n-grams, each counted once where no counts are given."""
     starts, length = _starts(keys), len(keys)
     keys = keys[starts].astype(np.uint64, copy=False)  # lets go of all others before more memory is asked for
-    counts = np.diff(starts, append=length) if counts is None else summed(counts, starts)
+    counts = np.diff(starts, append=length) if counts is None else np.add.reduceat(counts, starts)
     found = []
     for n in rule.orders:
         if n < rule.order:
             keys = keys >> U(rule.bits)
             starts = _starts(keys)
-            keys, counts = keys[starts], summed(counts, starts)
+            keys, counts = keys[starts], np.add.reduceat(counts, starts)
         last = keys & U((1 << rule.bits) - 1)
         wanted = (counts >= rule.least) & (last != 0) & (last != rule.unwanted)
         found.append((keys[wanted], counts[wanted]))
     return found
-
-
-def summed(counts: NDArray, starts: NDArray[np.int64]) -> Counts:
-    """The sums of stretches, of which the first begins at 0. (`np.add.reduceat` would keep other threads waiting.)"""
-    ends = np.append(starts[1:], len(counts)) - 1
-    return np.diff(np.cumsum(counts, dtype=np.int64).take(ends[: len(starts)]), prepend=0)
 
 
 def _starts(keys: NDArray) -> NDArray[np.int64]:

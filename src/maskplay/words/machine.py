@@ -40,7 +40,7 @@ class Machine:
         """Its n-grams by their n."""
         same = self.reader.counted is self.reader.spool
         return count_grams(
-            self.ids if same else numbered(self.reader.counted, self.alphabet, self.workers),
+            self.ids if same else numbered(self.reader.counted, self.alphabet),
             self.alphabet.counts,
             rule,
             workers=self.workers,

@@ -66,7 +66,7 @@ class Reader:
             tally += found
             tell("reading", step + 1, len(parts))
         alphabet = Alphabet(self.kept, tally, self.frequent_first)
-        return alphabet, numbered(self.spool, alphabet, workers)
+        return alphabet, numbered(self.spool, alphabet)
 
     def first(self) -> Tally:
         """What stands before the first text."""
@@ -143,7 +143,7 @@ def sliced(blocks: Iterable[str]) -> Iterator[str]:
             yield block[start : start + 4 * BLOCK] if len(block) > 4 * BLOCK else block
 
 
-def numbered(spool: Spool, alphabet: Alphabet, workers: int) -> Ids:
+def numbered(spool: Spool, alphabet: Alphabet) -> Ids:
     """The ids of what lies in a spool, which is emptied."""
-    pieces = thread_map(alphabet.ids, spool.take(), workers)
-    return Ids(pieces, spool.length, spool.limit, spool.path.with_suffix(".ids"))
+    # One after another: it is less work than handing them from thread to thread.
+    return Ids(map(alphabet.ids, spool.take()), spool.length, spool.limit, spool.path.with_suffix(".ids"))
