@@ -175,3 +175,15 @@ KINDS = {
     "unigram": unigram,
     "llama2c": llama2c,
 }
+
+
+def change(folder: Path, where: str, value: object) -> None:
+    """Put a value into a folder's tokenizer.json, at a place like "model.vocab"."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    *outer, last = where.split(".")
+    inner = content
+    for name in outer:
+        inner = inner[name]
+    inner[last] = value
+    path.write_text(json.dumps(content), encoding="utf-8")

@@ -198,14 +198,7 @@ def test_merges_are_pairs(merges):
 )
 def test_broken_tokenizer_json(tmp_path, where, value, message):
     small.roberta().save(tmp_path)
-    path = tmp_path / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    *folders, last = where.split(".")
-    inner = content
-    for folder in folders:
-        inner = inner[folder]
-    inner[last] = value
-    path.write_text(json.dumps(content), encoding="utf-8")
+    small.change(tmp_path, where, value)
     with pytest.raises(UserError, match=f"tokenizer.json.*({message})"):
         Tokenizer.load(tmp_path)
 

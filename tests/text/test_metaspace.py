@@ -110,14 +110,7 @@ def precompiled(table: bytes) -> dict:
 )
 def test_broken_tokenizer_json(tmp_path, where, value, message):
     small.unigram().save(tmp_path)
-    path = tmp_path / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    *folders, last = where.split(".")
-    inner = content
-    for folder in folders:
-        inner = inner[folder]
-    inner[last] = value
-    path.write_text(json.dumps(content), encoding="utf-8")
+    small.change(tmp_path, where, value)
     with pytest.raises(UserError, match=f"tokenizer.json.*({message})|{message}"):
         Tokenizer.load(tmp_path).encode("a")
 

@@ -1,11 +1,10 @@
 """The tokenizer's files: what is saved comes back, those of others open, and broken ones are told."""
 
-import json
-
 import pytest
 
 from maskplay.errors import UserError
 from maskplay.text import Tokenizer
+from text import small
 from text.test_tokenizer import TINY, cased, uncased
 
 
@@ -95,13 +94,6 @@ def test_too_many_tokens(monkeypatch):
 )
 def test_broken_tokenizer_json(tmp_path, where, value, message):
     uncased.save(tmp_path)
-    path = tmp_path / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    *folders, last = where.split(".")
-    inner = content
-    for folder in folders:
-        inner = inner[folder]
-    inner[last] = value
-    path.write_text(json.dumps(content), encoding="utf-8")
+    small.change(tmp_path, where, value)
     with pytest.raises(UserError, match=f"tokenizer.json.*({message})"):
         Tokenizer.load(tmp_path)
