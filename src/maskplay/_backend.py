@@ -5,8 +5,8 @@ before Keras is. Layers ask nothing but whether formulas fuse; training asks for
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -150,6 +150,23 @@ def compiled(function: Callable[..., Any], variables: Sequence[Any]) -> Callable
     if keras.config.backend() == "tensorflow":
         return backend.function(function, reduce_retracing=True)
     return backend.no_grad()(function)
+
+
+@contextmanager
+def keeping(model: Any) -> Iterator[None]:
+    """A block in which Keras predicts or evaluates: whatever ends it, the model has its weights afterwards."""
+    variables = [*model.variables, *model.metrics_variables] if is_jax() else []
+    held = [(variable, variable._value) for variable in variables]
+    try:
+        yield
+    except BaseException:
+        if held:
+            model.jax_state_sync()  # what the last batch left, if one was finished
+            model._jax_state = None
+        for variable, value in held:
+            if variable._value is None:  # none was
+                variable._value = value
+        raise
 
 
 def untraced() -> Any:

@@ -3,7 +3,7 @@
 Knows no files and no text: `maskplay.load` returns it together with its tokenizer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from maskplay.errors import UserError
 from maskplay.layers.heads import MaskedTokens, NextSentence, Pooler, ReplacedTokens, TokenScores
 from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import token_losses
+from maskplay.model import Model
 
 HEADS = ("pooler", "nsp", "mlm", "rtd", "lm")
 SCORES = ("mlm", "lm")  # heads that score tokens
@@ -33,7 +34,7 @@ def known_heads(heads: Iterable[str]) -> tuple[str, ...]:
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
-class LanguageModel(keras.Model):
+class LanguageModel(Model):
     """An encoder and the heads that stand on it; where the config has decoder layers, a decoder between them.
 
     Args:
@@ -41,7 +42,7 @@ class LanguageModel(keras.Model):
         heads: some of "pooler", "nsp" (needs the pooler), "mlm" (BERT's masked-token scores), "rtd" (ELECTRA's
             replaced-token detection) and "lm" (plain scores, tied or not: GPT, T5, LLaMA, RoFormerV2).
 
-    Call arguments: those of `Encoder`, and
+    Call arguments: those of `Encoder`, also as one dictionary by name (as `fit` hands on), and
         at: ints `(batch, positions)`: score tokens only at these places, which saves most of the head's work.
         labels: ints `(batch, length or positions)`, -100 for none: instead of logits, the loss of each; see below.
         decoder_tokens: ints `(batch, target)`, where there is a decoder; its output is then what heads stand on.
@@ -121,6 +122,11 @@ class LanguageModel(keras.Model):
         self.built = True
 
     def __call__(self, tokens: Any, *facts: Any, **options: Any) -> Any:
+        if isinstance(tokens, Mapping):
+            if "tokens" not in tokens:
+                raise UserError(f"expected a dictionary with 'tokens', found {', '.join(map(str, tokens)) or 'none'}")
+            options = {**tokens, **options}
+            tokens = options.pop("tokens")
         options = {name: as_array(ids) for name, ids in options.items()}
         return super().__call__(as_ids(tokens), *map(as_array, facts), **options)
 

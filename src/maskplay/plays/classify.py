@@ -30,6 +30,7 @@ from maskplay.layers.initializer import Normal, to_be_filled
 from maskplay.layers.pool import MaskedMean
 from maskplay.layers.quantized import quantized_parts
 from maskplay.losses import of_logits
+from maskplay.model import Model
 from maskplay.storage import MARKER, VERSION, new_folder
 from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import jieba
@@ -40,7 +41,7 @@ ENCODED_AT_ONCE = 4096  # texts; of their encodings only the ids are kept
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
-class Classify(keras.Model):
+class Classify(Model):
     """A classifier on a pretrained (or fresh) encoder, whose weights it shares.
 
     Args:

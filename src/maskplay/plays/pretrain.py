@@ -18,6 +18,7 @@ from keras import ops
 from maskplay import pretext
 from maskplay.errors import UserError, whole_number
 from maskplay.losses import TokenAccuracy, TokenCrossEntropy
+from maskplay.model import Model
 from maskplay.objectives import OBJECTIVES, SIMILAR, TOKENS, check_network, check_objectives, check_rates
 from maskplay.pretext.targets import AS_MASK, IGNORED
 
@@ -59,7 +60,7 @@ def similarities(vectors: Any) -> Any:
     return ops.where(row[:, None] == row, -1e9, SCALE * ops.matmul(vectors, ops.transpose(vectors)))
 
 
-class Pretrain(keras.Model):
+class Pretrain(Model):
     """A network that learns from text alone; what it learns stays in the network it was given.
 
     Args:
