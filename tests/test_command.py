@@ -1,12 +1,14 @@
-"""Ctrl-C ends the command whenever it comes, once, and lets what is cleaned up be cleaned up."""
+"""Ctrl-C ends the command whenever it comes, once, and lets what is cleaned up be cleaned up; NumPy's way to sort."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cli.faults import HEARS
 from laws.house import ROOT
+from maskplay_command import AVX512, sorts_slowly
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no interval timers")
 
@@ -66,3 +68,34 @@ def test_an_interruption_during_the_imports_is_one_line() -> None:
 
 def test_the_script_is_this_command() -> None:
     assert 'maskplay = "maskplay_command:main"' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+ZEN4 = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nflags\t\t: fpu avx2 avx512f avx512_vbmi2\npower management:\n\n"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "slow"),
+    [
+        (ZEN4 + ZEN4, True),
+        (ZEN4.replace("25", "26"), False),  # Zen 5
+        (ZEN4.replace("avx512f ", ""), False),  # Zen 3
+        (ZEN4.replace("AuthenticAMD", "GenuineIntel"), False),
+        ("processor\t: 0\nCPU implementer\t: 0x41\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_numpy_sorts_by_what_the_processor_does_fast(cpus: str | None, slow: bool, tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    if cpus is not None:
+        path.write_text(cpus)
+    assert sorts_slowly(path) is slow
+
+
+@pytest.mark.parametrize("chosen", [None, "AVX512_ICL"])
+def test_the_command_tells_numpy_before_it_is_imported(chosen: str | None) -> None:
+    before = f"os.environ['NPY_DISABLE_CPU_FEATURES'] = {chosen!r}\n" if chosen else ""
+    slow = "maskplay_command.sorts_slowly = lambda: True\n"
+    told = "import numpy\nprint(numpy.sort([2, 1]).tolist(), os.environ['NPY_DISABLE_CPU_FEATURES'])"
+    code = f"os.environ.pop('NPY_DISABLE_CPU_FEATURES', None)\n{before}{slow}{cli(told)}"
+    assert run(code) == (0, f"[1, 2] {chosen or AVX512}\n", "")
