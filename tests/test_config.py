@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 import maskplay as mp
@@ -15,6 +16,9 @@ def test_round_trip_and_change() -> None:
     config = mp.Config(**GOOD, position="rotary", activation="gelu_tanh")
     assert mp.Config.from_json(config.to_json()) == config
     assert json.loads(config.to_json())["hidden_size"] == 32
+    arrays = {name: np.int64(number) for name, number in GOOD.items()}
+    told = mp.Config(**arrays, position="rotary", activation="gelu_tanh", dropout=np.float32(0.5))
+    assert told == config.but(dropout=0.5) and json.loads(told.to_json())["dropout"] == 0.5
     assert config.but(num_layers=3) != config and config.but(num_layers=2) == config
     assert (config.size_per_head, config.size_of_embedding, config.longest) == (8, 32, None)
     assert mp.Config(**GOOD, position="hierarchical", max_positions=7).longest == 49
@@ -25,13 +29,13 @@ def test_round_trip_and_change() -> None:
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"vocab_size": 0}, "vocab_size: expected an integer of at least 1, found 0"),
-        ({"hidden_size": "32"}, "hidden_size: expected an integer"),
-        ({"hidden_size": None}, "hidden_size: expected an integer"),
-        ({"num_layers": True}, "num_layers: expected an integer"),
+        ({"vocab_size": 0}, "vocab_size: expected a whole number from 1 to 2,147,483,647, found 0"),
+        ({"hidden_size": "32"}, "hidden_size: expected a whole number"),
+        ({"hidden_size": None}, "hidden_size: expected a whole number"),
+        ({"num_layers": True}, "num_layers: expected a whole number"),
         ({"num_layers": -1}, "num_layers"),
         ({"intermediate_size": 2**31}, "intermediate_size"),
-        ({"num_layers": 10**9}, "num_layers: expected an integer from 0 to 4096, found 1000000000"),
+        ({"num_layers": 10**9}, "num_layers: expected a whole number from 0 to 4,096, found 1000000000"),
         ({"num_heads": 5}, "hidden_size 32 is not a multiple of num_heads 5"),
         ({"head_size": 0}, "head_size"),
         ({"pad_id": 100}, "pad_id: expected an id below vocab_size 100, found 100"),

@@ -136,6 +136,20 @@ def test_fit_compiled(model: LanguageModel) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_dictionary_is_its_arguments(model: LanguageModel) -> None:
+    inputs = {"tokens": TOKENS, "segments": SEGMENTS}
+    assert_same(model(inputs), model(TOKENS, SEGMENTS))
+    assert_same(model(inputs, mask=RULE), model(TOKENS, SEGMENTS, mask=RULE))
+    assert_same(model({"tokens": TOKENS.tolist()}), model(TOKENS))
+    classes = LanguageModel(CONFIG, heads=["pooler", "nsp"])
+    classes.compile("sgd", {"nsp": keras.losses.SparseCategoricalCrossentropy(from_logits=True)})
+    classes.fit(inputs, {"nsp": np.array([0, 1])}, verbose=0)
+    found = classes.predict(inputs, verbose=0)["nsp"]
+    np.testing.assert_allclose(found, numpy(classes(TOKENS, SEGMENTS)["nsp"]), atol=1e-5)
+    with pytest.raises(UserError, match="expected a dictionary with 'tokens', found ids"):
+        model({"ids": TOKENS})
+
+
 def test_the_encoder_may_be_used_first() -> None:
     model = LanguageModel(CONFIG)
     model.encoder.embedding.build()

@@ -85,8 +85,13 @@ def test_a_decoder_goes_on_with_the_likeliest_tokens(tiny: mp.Pretrained) -> Non
     assert gpt.generate("科学", max_new=8) == tiny.tokenizer.decode(ids)
     with pytest.raises(mp.UserError, match="max_new is 600, but the network has 512 positions"):
         gpt.generate("科学", max_new=600)
-    with pytest.raises(mp.UserError, match="max_new: expected a whole number from 1 on"):
+    with pytest.raises(mp.UserError, match="max_new: expected a whole number from 1 to 65,536"):
         gpt.generate("科学", max_new=0)
+    with pytest.raises(mp.UserError, match="a gpt has no scores for blanks: generate"):
+        gpt.fill("科[MASK]")  # its scores are of the token behind
+    headless = mp.Pretrained(mp.LanguageModel(gpt.config, []), tiny.tokenizer, "gpt")
+    with pytest.raises(mp.UserError, match="this gpt has no head 'lm'"):
+        headless.generate("科学")
     with pytest.raises(mp.UserError, match="a bert does not generate text"):
         tiny.generate("科学")
 
@@ -148,6 +153,10 @@ def test_an_encoder_with_a_decoder_answers(tiny: mp.Pretrained) -> None:
             break
         said.append(best)
     assert t5.generate("科学技术", max_new=6) == tiny.tokenizer.decode(said[1:])
+    with pytest.raises(mp.UserError, match="a t5_pegasus has no scores for blanks"):
+        t5.fill("科[MASK]")
+    with pytest.raises(mp.UserError, match="max_new: expected a whole number from 1 to 65,536, found 10000000000000"):
+        t5.generate("科学", max_new=10**13)  # no position bounds it
 
 
 def test_a_mask_of_another_spelling(tiny: mp.Pretrained) -> None:
@@ -168,8 +177,12 @@ def test_a_mask_of_another_spelling(tiny: mp.Pretrained) -> None:
 
 def test_vectors_of_what_reads_from_left_to_right(tiny: mp.Pretrained) -> None:
     gpt = speaker(tiny, "gpt")
-    whole, begun = gpt.encode(["科学技术", "科学"], pool="cls")
-    np.testing.assert_allclose(whole, begun, rtol=0, atol=1e-5)  # the first token sees itself alone
+    with pytest.raises(mp.UserError, match="the first token of a gpt sees no other: expected 'mean', found 'cls'"):
+        gpt.encode("科学", pool="cls")
+    whole, begun = gpt.encode(["科学技术", "科学"])
+    np.testing.assert_array_equal([whole, begun], gpt.encode(["科学技术", "科学"], pool="mean"))
+    assert abs(whole - begun).max() > 0.01
+    np.testing.assert_array_equal(tiny.encode(["科学", "技"]), tiny.encode(["科学", "技"], pool="cls"))
     network = mp.LanguageModel(gpt.config.but(pad_id=None), heads=["lm"])
     network.build()
     network.set_weights(gpt.network.get_weights())
@@ -208,6 +221,8 @@ def test_other_types_are_told(tiny: mp.Pretrained) -> None:
         (lambda: tiny.encode("a", max_length=0), "max_length: expected a whole number from 1 .*, found 0"),
         (lambda: tiny.generate(None), "generate: expected one text, found a NoneType"),
         (lambda: mp.Tokenizer("vocab.txt"), r"'vocab.txt': a file is opened with Tokenizer.load\(path\)"),
+        (lambda: tiny.save("x.keras"), r"x.keras: save makes a folder; network.save\(…\) writes Keras' own file"),
+        (lambda: mp.load("bundled:zh-small", config=5), "config: expected a file, a dictionary or a Config, found 5"),
         (lambda: mp.LanguageModel("bert"), "config: expected a Config or a dictionary of its fields, found 'bert'"),
     ):
         with pytest.raises(mp.UserError, match=told):

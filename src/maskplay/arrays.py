@@ -5,6 +5,7 @@ For what is saved and read back here, a play or a running state. Checkpoints fro
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,6 +69,19 @@ class Arrays(Mapping[str, np.ndarray]):
                 raise CheckpointError(f"{self.path}: {name}: expected {_shown(shape)}, found {_shown(found)}")
         for name, weight in weights.items():
             weight.assign(np.array(self[name]))  # a copy, not the mapped file
+
+    def suffice(self, claimed: int, marker: str) -> None:
+        """Refuse a config that claims more numbers than the file has, before any memory is taken for them.
+
+        Raises:
+            CheckpointError: it does, in the file `marker` beside this one.
+        """
+        found = sum(math.prod(shape) for shape in self.shapes.values())
+        if claimed > found:
+            raise CheckpointError(
+                f"{self.path.with_name(marker)}: describes a network of more than {claimed:,} numbers, "
+                f"{self.path.name} holds {found:,}"
+            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)

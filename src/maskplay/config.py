@@ -7,9 +7,10 @@ never a subclass: `BERT.but("roformer", source, position="rotary")`.
 import dataclasses
 import json
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 
 Position = Literal[
     "learned", "learned_after_pad", "hierarchical", "rotary", "rotary_halves", "relative", "buckets", "buckets_cross",
@@ -115,13 +116,11 @@ class Config:
                 least = 0 if name in ("num_segments", "pad_id", "num_layers", "num_decoder_layers") else 1
                 # No released model comes near, and a config file must not make us allocate terabytes silently.
                 most = 4096 if name in ("num_layers", "num_decoder_layers", "num_blocks") else 2**31 - 1
-                if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                    above = isinstance(value, int) and value > most
-                    bounds = f"from {least} to {most}" if above else f"of at least {least}"
-                    raise UserError(f"config: {name}: expected an integer {bounds}, found {value!r:.40}")
+                object.__setattr__(self, name, whole_number(f"config: {name}", value, least, most))
             elif field.type is float:
-                if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-                    raise UserError(f"config: {name}: expected a number of at least 0, found {value!r}")
+                if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < float("inf"):
+                    raise UserError(f"config: {name}: expected a number of at least 0, found {value!r:.40}")
+                object.__setattr__(self, name, float(value))
             else:
                 known = {"activation": ACTIVATIONS + GATED, "pooler_activation": ACTIVATIONS}.get(name)
                 known = known or get_args(field.type)

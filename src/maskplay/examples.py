@@ -56,7 +56,7 @@ def row_of(example: Any, i: int, labels: Sequence[str] | None) -> tuple[str, str
         raise DataError(f"{where}: expected {form}, or an object with text; found {str(example)[:80]!r}")
     if labels is None:
         return text, text2, 0
-    if label not in labels:
+    if not isinstance(label, str) or label not in labels:
         kind = "" if isinstance(label, str) else " (labels are strings)"
         raise DataError(f"{where}: expected a label among {listed(map(repr, labels))}, found {label!r:.80}{kind}")
     return text, text2, labels.index(label)

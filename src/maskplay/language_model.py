@@ -42,7 +42,7 @@ class LanguageModel(Model):
         heads: some of "pooler", "nsp" (needs the pooler), "mlm" (BERT's masked-token scores), "rtd" (ELECTRA's
             replaced-token detection) and "lm" (plain scores, tied or not: GPT, T5, LLaMA, RoFormerV2).
 
-    Call arguments: those of `Encoder`, also as one dictionary by name (as `fit` hands on), and
+    Call arguments, those that are arrays also in one dictionary (as `fit` hands them on): those of `Encoder`, and
         at: ints `(batch, positions)`: score tokens only at these places, which saves most of the head's work.
         labels: ints `(batch, length or positions)`, -100 for none: instead of logits, the loss of each; see below.
         decoder_tokens: ints `(batch, target)`, where there is a decoder; its output is then what heads stand on.
@@ -125,10 +125,11 @@ class LanguageModel(Model):
         if isinstance(tokens, Mapping):
             if "tokens" not in tokens:
                 raise UserError(f"expected a dictionary with 'tokens', found {', '.join(map(str, tokens)) or 'none'}")
-            options = {**tokens, **options}
-            tokens = options.pop("tokens")
+            first: Any = {name: as_array(ids) for name, ids in tokens.items()} | {"tokens": as_ids(tokens["tokens"])}
+        else:
+            first = as_ids(tokens)
         options = {name: as_array(ids) for name, ids in options.items()}
-        return super().__call__(as_ids(tokens), *map(as_array, facts), **options)
+        return super().__call__(first, *map(as_array, facts), **options)
 
     def call(
         self,
@@ -147,6 +148,8 @@ class LanguageModel(Model):
         decoder_valid: Any = None,
         training: bool | None = None,
     ) -> dict[str, Any]:
+        if isinstance(tokens, Mapping):
+            return self.call(**tokens, mask=mask, decoder_mask=decoder_mask, training=training)
         if (decoder_tokens is None) == (self.decoder is not None):
             wanted = "none" if self.decoder is None else "some: this has a decoder"
             raise UserError(f"decoder_tokens: expected {wanted}")
@@ -220,6 +223,8 @@ class LanguageModel(Model):
         self, tokens: Any, *facts: Any, at: Any = None, labels: Any = None, decoder_tokens: Any = None, **others: Any
     ) -> dict[str, Any]:
         # By hand: backends that infer shapes by tracing cannot take a rule as an argument.
+        if isinstance(tokens, Mapping):
+            return self.compute_output_spec(**tokens)
         hidden = self.encoder.compute_output_spec(tokens)
         results = {"hidden": hidden}
         if self.decoder is not None:

@@ -1,16 +1,17 @@
-"""What all models here are: a `keras.Model` that keeps its weights when `predict` or `evaluate` ends before its time."""
+"""What all models here are: a `keras.Model` that keeps its weights when `predict` or `evaluate` ends early."""
 
 from typing import Any
 
 import keras
 
 from maskplay import _backend
+from maskplay.layers.quantized import settle
 
 __all__ = ["Model"]
 
 
 class Model(keras.Model):
-    """A `keras.Model` that keeps its weights when `predict` or `evaluate` ends before its time.
+    """A `keras.Model` that keeps its weights when `predict` or `evaluate` ends early.
 
     Under JAX Keras takes the weights out of the model while these run, and an error or Ctrl-C (■ in a notebook) would
     leave it without them; `fit` puts them back by itself.
@@ -25,3 +26,7 @@ class Model(keras.Model):
         """As `keras.Model.predict`."""
         with _backend.keeping(self):
             return super().predict(*args, **kwargs)
+
+    def save_own_variables(self, store: Any) -> None:
+        settle(self)  # before those of the layers inside
+        super().save_own_variables(store)

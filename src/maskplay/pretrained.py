@@ -30,6 +30,7 @@ from maskplay.text.tokenizer import Tokenizer
 from maskplay.text.words import Segmenter
 
 MOST_CANDIDATES = 100_000  # of several blanks there are too many combinations to hold
+MOST_NEW = 2**16  # tokens of a text that is generated: room for all of them is made before the first
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Pretrained:
             them, and the best combinations are returned. Special tokens ([UNK], [SEP], …) are no answers.
 
         Raises:
-            UserError: no `[MASK]`, a text longer than the network's positions, or no masked-token head.
+            UserError: no `[MASK]`, a text longer than the network's positions, or no head that scores blanks (GPT's
+                scores are of the token that follows).
 
         Example:
             >>> import maskplay as mp
@@ -124,6 +126,8 @@ class Pretrained:
         """
         if not isinstance(text, str):
             raise UserError(f"fill: expected one text, found a {type(text).__name__}")
+        if self.network.decoder is not None or (self.network.mlm is None and not self._both_ways):
+            raise UserError(f"a {self.family} has no scores for blanks: generate() goes on with a text")
         mask = self.tokenizer.special("mask")
         text = text.replace("[MASK]", self.tokenizer.form.roles["mask"])
         encoding = self.tokenizer.encode(text, specials=True)
@@ -164,7 +168,7 @@ class Pretrained:
     def encode(
         self,
         texts: str | Sequence[str],
-        pool: Literal["cls", "mean", "pooler"] = "cls",
+        pool: Literal["cls", "mean", "pooler"] | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
     ) -> np.ndarray:
@@ -172,8 +176,9 @@ class Pretrained:
 
         Args:
             texts: one text or several.
-            pool: "cls" = the first token's hidden state, "mean" = the mean over the text's tokens, [CLS] and [SEP]
-                included, padding not; "pooler" = the pooler's output, which SimBERT's texts are compared by.
+            pool: "cls" = the first token's hidden state, the default where texts begin with [CLS] and it sees them;
+                "mean" = the mean over the text's tokens, [CLS] and [SEP] included, padding not, the default elsewhere;
+                "pooler" = the pooler's output, which SimBERT's texts are compared by.
             max_length: most tokens of a text; default the network's positions, at most 512.
             batch_size: texts at a time.
 
@@ -181,7 +186,8 @@ class Pretrained:
             `(texts, hidden)` float32; one text gives one row.
 
         Raises:
-            UserError: an unknown pool, no pooler, or a network that takes a condition.
+            UserError: an unknown pool, no pooler, a first token that sees no other, or a network that takes a
+                condition.
 
         Example:
             >>> import maskplay as mp
@@ -191,8 +197,12 @@ class Pretrained:
         if self.config.condition_size is not None:
             raise UserError("encode: this network takes a condition: call its encoder with condition=…")
         pooler = self.network.pooler
+        if pool is None:
+            pool = "cls" if self._both_ways and self.tokenizer.cls_id is not None else "mean"
         if pool not in ("cls", "mean", "pooler") or (pool == "pooler" and pooler is None):
             raise UserError(f"pool: expected 'cls', 'mean' or, where there is one, 'pooler', found {pool!r}")
+        if pool != "mean" and not self._both_ways:
+            raise UserError(f"pool: the first token of a {self.family} sees no other: expected 'mean', found {pool!r}")
         batch_size = whole_number("batch_size", batch_size, 1)
         if isinstance(texts, bytes) or not isinstance(texts, Iterable):
             raise UserError(f"encode: expected texts, found a {type(texts).__name__}")
@@ -226,6 +236,11 @@ class Pretrained:
         if pooler is None or pool != "pooler":
             return vectors
         return np.asarray(ops.convert_to_numpy(pooler(vectors[:, None])), "float32")
+
+    @property
+    def _both_ways(self) -> bool:
+        """Whether a token sees those behind it."""
+        return FAMILIES[self.family].mask == masks.padding()
 
     @functools.cached_property
     def _graph(self) -> Any:
@@ -269,21 +284,23 @@ class Pretrained:
 
         Args:
             prompt: what to go on with; for an encoder with a decoder (T5), what to turn into another text.
-            max_new: most tokens to add; the end-of-text token ends it earlier.
+            max_new: most tokens to add, up to 65,536; the end-of-text token ends it earlier.
 
         Returns:
             The prompt with its continuation; with a decoder, the decoder's text alone.
 
         Raises:
-            UserError: a family that does not generate (BERT's scores are for blanks), a prompt without any token, or
-                more tokens than the network has positions.
+            UserError: a family that does not generate (BERT's scores are for blanks), a network loaded without its
+                head, a prompt without any token, or more tokens than the network has positions.
         """
         if not isinstance(prompt, str):
             raise UserError(f"generate: expected one text, found a {type(prompt).__name__}")
-        max_new = whole_number("max_new", max_new, 1)
+        max_new = whole_number("max_new", max_new, 1, MOST_NEW)
         network, tokenizer = self.network, self.tokenizer
-        if network.lm is None or (network.decoder is None and FAMILIES[self.family].mask == masks.padding()):
+        if network.decoder is None and self._both_ways:
             raise UserError(f"a {self.family} does not generate text; fill its blanks with fill(), or load a decoder")
+        if network.lm is None:
+            raise UserError(f"this {self.family} has no head 'lm', which scores tokens: load it with heads=['lm']")
         ids = tokenizer.encode(prompt).ids
         ends = [end for end in (tokenizer.eos_id, tokenizer.sep_id) if end is not None]
         if network.decoder is not None:
@@ -324,8 +341,10 @@ class Pretrained:
         """Write a folder: "maskplay", "huggingface" (transformers opens it) or "google" (bert4keras opens it).
 
         Raises:
-            UserError: an unknown format, or the folder's name is taken by something else.
+            UserError: an unknown format, a name of Keras' own files, or the folder's name is taken by something else.
         """
+        if Path(path).suffix == ".keras":
+            raise UserError(f"{path}: save makes a folder; network.save(…) writes Keras' own file")
         save(path, self.network, self.family, self._tokenizer, format)
 
     def write(self, folder: Path) -> None:
@@ -344,7 +363,7 @@ def load(
     source: str | os.PathLike[str] | Mapping[str, np.ndarray],
     *,
     config: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
-    vocab: str | os.PathLike[str] | None = None,
+    vocab: str | os.PathLike[str] | Tokenizer | None = None,
     heads: Iterable[str] | None = None,
     strict: bool = True,
     keep_tokens: Sequence[int] | None = None,
@@ -360,8 +379,8 @@ def load(
             checkpoint, a Hugging Face folder, llama2.c's file, a maskplay folder, a saved play; a hub id such as
             "google-bert/bert-base-chinese"; or arrays by name (with `config`).
         config: the config's file, content or `Config`, where it does not lie beside the weights.
-        vocab: the tokenizer's folder or file (vocab.txt, spiece.model, tokenizer.json, llama2.c's tokenizer.bin), where
-            it does not lie beside the weights.
+        vocab: the tokenizer, or its folder or file (vocab.txt, spiece.model, tokenizer.json, llama2.c's tokenizer.bin),
+            where it does not lie beside the weights.
         heads: some of "pooler", "nsp", "mlm", "rtd", "lm"; default those the checkpoint has.
         strict: refuse missing, surplus and misshapen tensors; False fills what fits, `.report` tells.
         keep_tokens: keep only these token ids, in this order (a smaller vocabulary; see `Tokenizer.simplified`).
@@ -405,7 +424,9 @@ def load(
                 "name without .keras opens here"
             )
     tokenizer, trouble = None, None
-    if vocab is not None:
+    if isinstance(vocab, Tokenizer):
+        tokenizer = vocab
+    elif vocab is not None:
         tokenizer = Tokenizer.load(vocab, segmenter)
     elif folder is not None and Tokenizer.lies_in(folder):
         try:

@@ -50,10 +50,10 @@ def test_a_png_needs_matplotlib(tmp_path: Path) -> None:
     [
         (["nonsense()"], "expected a mask such as 'prefix() & padding()'"),
         (["__import__('os')"], "expected a mask such as"),
-        (["window(-1)"], "window(w): expected an integer of at least 0, found -1"),
+        (["window(-1)"], "window(w): expected a whole number from 0 to 2,147,483,647, found -1"),
         (["causal()", "--n", "0"], "Invalid value for '--n'"),
         (["causal()", "--n", "2000000000"], "Invalid value for '--n'"),
-        (["atrous(99999999999999999999)"], "expected an integer below 2147483648"),
+        (["atrous(99999999999999999999)"], "atrous(k): expected a whole number from 1 to 2,147,483,647, found 9999"),
         (["prefix()", "--segments", "01" * 300], "a picture shows at most 512 tokens, found 600"),
         (["prefix()", "--segments", "01x"], "--segments: expected numbers such as 0011 or 0,0,1,1, found '01x'"),
         (["prefix()", "--segments", ""], "--segments: expected numbers"),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -50,6 +51,16 @@ def test_padding_changes_nothing(pool: Any) -> None:
     padded = numpy(pool(longer, valid=np.concatenate([VALID, np.zeros((3, 2), bool)], axis=1)))
     np.testing.assert_allclose(padded, pooled, atol=1e-6)
     np.testing.assert_allclose(numpy(pool(X))[2], pooled[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_a_mask_of_keras_counts_where_nothing_else_is_said(pool: Any) -> None:
+    ids = np.array([[3, 1, 0, 0], [2, 2, 1, 0], [1, 2, 3, 1]])
+    hidden = keras.layers.Embedding(4, 4, mask_zero=True)(ids)
+    wanted = numpy(pool(numpy(hidden), valid=ids != 0))
+    np.testing.assert_array_equal(numpy(pool(hidden)), wanted)
+    np.testing.assert_array_equal(numpy(pool(hidden, valid=np.ones_like(ids))), numpy(pool(numpy(hidden))))
+    assert abs(wanted - numpy(pool(numpy(hidden)))).max() > 1e-3
 
 
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)

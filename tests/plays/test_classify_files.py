@@ -147,6 +147,9 @@ def test_what_a_folder_cannot_say_is_refused_or_merged(tmp_path: Path) -> None:
     back, texts = keras.saving.load_model(tmp_path / "int8.keras"), ["这个好", "差"]
     assert back.classifier.quantization_mode == "int8"
     np.testing.assert_allclose(back.probabilities(texts), whole.probabilities(texts), rtol=1e-5)
+    back.save(tmp_path / "again.keras")
+    again = keras.saving.load_model(tmp_path / "again.keras")
+    np.testing.assert_allclose(again.probabilities(texts), whole.probabilities(texts), rtol=1e-5)
 
 
 @pytest.mark.parametrize("heads", [("pooler", "mlm"), ("mlm",)])

@@ -44,6 +44,11 @@ def vocabulary(data: Path, name: str) -> Tokenizer:
 # The pieces
 
 
+def test_ids_of_a_dictionary_count_and_not_its_order() -> None:
+    ids = {token: i for i, token in enumerate(TINY)}
+    assert Tokenizer.from_vocab(dict(reversed(ids.items()))).vocab == uncased.vocab == ids
+
+
 @settings(deadline=None)
 @given(text=texts)
 @example(text=MIXED)
@@ -258,6 +263,7 @@ def test_what_is_not_text():
         (lambda: Tokenizer.from_characters([], "100"), "max_size: expected a whole number"),
         (lambda: Tokenizer.from_vocab(None), "from_vocab: expected a file or a list of tokens, found a NoneType"),
         (lambda: Tokenizer.from_vocab(SPECIALS, segmenter="jieba"), "segmenter: expected a function"),
+        (lambda: Tokenizer.from_vocab({"[PAD]": 0, "a": 2}), "vocabulary: expected ids 0 to 1, each once; 'a' has 2"),
     ):
         with pytest.raises(UserError, match=told):
             make()

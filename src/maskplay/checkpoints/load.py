@@ -79,8 +79,10 @@ def describe(
     if isinstance(config, str | os.PathLike):
         path = Path(config)
         values = read_json(path)
-    elif config is not None:
+    elif isinstance(config, Mapping | Config):
         values = config
+    elif config is not None:
+        raise UserError(f"config: expected a file, a dictionary or a Config, found {config!r:.60}")
     elif values is None:
         if not isinstance(source, str | os.PathLike):
             raise UserError("arrays given by name need a config: pass config=…")

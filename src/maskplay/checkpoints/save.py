@@ -122,6 +122,8 @@ def _check_config(values: Mapping[str, Any], config: Config, family: str, dialec
     """Refuse what the dialect's config file cannot say."""
     back = read_config(values, family, "config", own_scores=config.scores.startswith("own"))
     for field in dataclasses.fields(Config):
+        if field.name == "initializer_range":  # of weights that are not drawn again
+            continue
         value, read = getattr(config, field.name), getattr(back, field.name)
         if value != read:
             raise CheckpointError(

@@ -36,7 +36,11 @@ def masked_softmax(scores: Any, valid: Any = None, axis: int = -1) -> Any:
 
 
 class _Pool(keras.layers.Layer):
-    """`(batch, length, features)` with `valid (batch, length)`, None = all, to `(batch, features)`."""
+    """`(batch, length, features)` with `valid (batch, length)`, None = all, to `(batch, features)`.
+
+    Without `valid` Keras' own mask counts, which layers such as `Embedding(mask_zero=True)` hand on; encoders here have
+    none.
+    """
 
     def compute_output_shape(self, x_shape: Any, valid_shape: Any = None) -> Any:
         return (x_shape[0], x_shape[-1])
@@ -52,7 +56,8 @@ class _Pool(keras.layers.Layer):
 class MaskedMean(_Pool):
     """The mean of the valid tokens' vectors; 0 where there are none.
 
-    Shapes: `(batch, length, features)` and `valid (batch, length)`, None = all are, to `(batch, features)`.
+    Shapes: `(batch, length, features)` and `valid (batch, length)`, None = those of Keras' mask, or all, to `(batch,
+    features)`.
 
     Example:
         >>> x = ops.reshape(ops.array([1.0, 0.0, 3.0, 4.0, 5.0, 9.0]), (1, 6, 1))
@@ -60,7 +65,8 @@ class MaskedMean(_Pool):
         2.6
     """
 
-    def call(self, x: Any, valid: Any = None) -> Any:
+    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
+        valid = mask if valid is None else valid
         if valid is None:
             valid = ops.ones(ops.shape(x)[:2], "bool")
         valid = ops.not_equal(valid, 0)[..., None]
@@ -74,7 +80,8 @@ class MaskedMean(_Pool):
 class MaskedMax(_Pool):
     """The largest value of each feature among the valid tokens; 0 where there are none.
 
-    Shapes: `(batch, length, features)` and `valid (batch, length)`, None = all are, to `(batch, features)`.
+    Shapes: `(batch, length, features)` and `valid (batch, length)`, None = those of Keras' mask, or all, to `(batch,
+    features)`.
 
     Example:
         >>> x = ops.reshape(ops.array([-3.0, -2.0, 0.0]), (1, 3, 1))
@@ -82,7 +89,8 @@ class MaskedMax(_Pool):
         [[-2.0]]
     """
 
-    def call(self, x: Any, valid: Any = None) -> Any:
+    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
+        valid = mask if valid is None else valid
         if valid is None:
             return ops.max(x, axis=1)
         valid = ops.not_equal(valid, 0)[..., None]
@@ -97,7 +105,8 @@ class AttentionPooling(_Pool):
     Args:
         size: rows of W, None = the number of features.
 
-    Shapes: `(batch, length, features)` and `valid (batch, length)`, None = all are, to `(batch, features)`.
+    Shapes: `(batch, length, features)` and `valid (batch, length)`, None = those of Keras' mask, or all, to `(batch,
+    features)`.
 
     Example:
         >>> AttentionPooling()(ops.ones((2, 3, 8)), valid=ops.array([[1, 1, 0], [1, 0, 0]])).shape
@@ -115,7 +124,8 @@ class AttentionPooling(_Pool):
         self.inner.build(input_shape)
         self.score.build((*input_shape[:-1], size))
 
-    def call(self, x: Any, valid: Any = None) -> Any:
+    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
+        valid = mask if valid is None else valid
         seen = None if valid is None else ops.not_equal(valid, 0)[..., None]
         weights = ops.cast(masked_softmax(self.score(self.inner(x)), seen, axis=1), self.compute_dtype)
         if seen is not None:

@@ -10,7 +10,7 @@ def quantized_parts(layer: keras.layers.Layer) -> dict[str, Any]:
     """The "dtype" for the config of a layer that is quantized, which tells of each sub-layer; {} where nothing is.
 
     Sub-layers are known by their paths from this layer on: inside another model, the layer's own path may be longer.
-    What is made from such a config computes, but Keras' own layers cannot be saved a second time from it.
+    What is made from such a config computes, but Keras' own layers are saved again only after `settle`.
 
     Example:
         >>> from maskplay.layers.feed import FeedForward
@@ -30,6 +30,16 @@ def quantized_parts(layer: keras.layers.Layer) -> dict[str, Any]:
         return {}
     default = getattr(layer.dtype_policy, "default_policy", layer.dtype_policy)
     return {"dtype": keras.dtype_policies.DTypePolicyMap(default.name, policies)}
+
+
+def settle(layer: keras.layers.Layer) -> None:
+    """Give sub-layers that come from a file the policy that is theirs: with the map of all, Keras cannot save them.
+
+    Args:
+        layer: built, so that paths are known.
+    """
+    for part in layer._flatten_layers(include_self=False):
+        part._dtype_policy = _of(part.dtype_policy, part.path or part.name)
 
 
 def _of(policy: keras.dtype_policies.DTypePolicy, path: str) -> keras.dtype_policies.DTypePolicy:

@@ -12,8 +12,9 @@ sparse attention (kexue.fm/archives/6853, arXiv:1904.10509).
 import ast
 from collections.abc import Callable
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 from maskplay.masks.rules import (
+    MOST,
     Atrous,
     Causal,
     Documents,
@@ -27,7 +28,6 @@ from maskplay.masks.rules import (
     Prefix,
     Reverse,
     Window,
-    whole_number,
 )
 
 __all__ = [
@@ -148,7 +148,7 @@ def window(w: int) -> Mask:
         >>> int(window(4).dense(16).sum())  # n(2w+1) - w(w+1)
         124
     """
-    return Window(whole_number("window(w)", w, 0))
+    return Window(whole_number("window(w)", w, 0, MOST))
 
 
 def atrous(k: int) -> Mask:
@@ -158,7 +158,7 @@ def atrous(k: int) -> Mask:
         >>> int(atrous(4).dense(16).sum())
         64
     """
-    return Atrous(whole_number("atrous(k)", k, 1))
+    return Atrous(whole_number("atrous(k)", k, 1, MOST))
 
 
 def sparse(k: int) -> Mask:
@@ -168,7 +168,7 @@ def sparse(k: int) -> Mask:
         >>> int(sparse(4).dense(16).sum()), int((sparse(4) & causal()).dense(16).sum())
         (148, 82)
     """
-    whole_number("sparse(k)", k, 1)
+    whole_number("sparse(k)", k, 1, MOST)
     return window(k) | atrous(k)
 
 
@@ -182,7 +182,7 @@ def fixed(l: int, c: int) -> Mask:  # noqa: E741 (the paper's letter)
                [0, 1, 1, 1],
                [0, 1, 1, 1]])
     """
-    block, summary = whole_number("fixed(l, c): l", l, 1), whole_number("fixed(l, c): c", c, 0)
+    block, summary = whole_number("fixed(l, c): l", l, 1, MOST), whole_number("fixed(l, c): c", c, 0, MOST)
     if summary > block:
         raise UserError(f"fixed(l, c): expected c <= l, found l={l}, c={c}")
     return Fixed(block, summary)

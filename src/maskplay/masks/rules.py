@@ -6,7 +6,6 @@ A rule is written once, against NumPy or `keras.ops` (the argument `xp`), for al
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -14,9 +13,10 @@ import numpy as np
 from keras import ops
 
 from maskplay import pictures
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number
 
 _register = keras.saving.register_keras_serializable(package="maskplay")
+MOST = 2**31 - 1  # what an integer of a backend holds
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Mask:
         given = {name: fact for name, fact in given.items() if fact is not None}
         tensors = any(keras.ops.is_tensor(value) for value in (*given.values(), at, n))
         xp, array = (ops, ops.convert_to_tensor) if tensors else (np, np.asarray)
-        n = n if ops.is_tensor(n) else whole_number("a mask's n", n, 0)
+        n = n if ops.is_tensor(n) else whole_number("a mask's n", n, 0, MOST)
         batches = set()
         for name, fact in given.items():
             given[name] = fact = array(fact)
@@ -205,7 +205,7 @@ class Mask:
         """
         if isinstance(n, int) and n > pictures.LARGEST:
             raise UserError(f"a picture shows at most {pictures.LARGEST} tokens, found {n}")
-        matrix = ops.convert_to_numpy(self.dense(whole_number("a mask picture's n", n, 1), **facts))
+        matrix = ops.convert_to_numpy(self.dense(whole_number("a mask picture's n", n, 1, MOST), **facts))
         if matrix.ndim != 2:
             raise UserError("a mask picture shows one sequence: give each fact the shape (n,), without a batch axis")
         labels = [str(token) for token in (range(n) if tokens is None else tokens)]
@@ -428,11 +428,3 @@ def _pair(fact: Any, at: Any, xp: Any) -> tuple[Any, Any]:
 
 def _cast(x: Any, xp: Any) -> Any:
     return x.astype("int32") if xp is np else ops.cast(x, "int32")
-
-
-def whole_number(what: str, value: Any, least: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise UserError(f"{what}: expected an integer of at least {least}, found {value!r:.60}")
-    if int(value) >= 2**31:
-        raise UserError(f"{what}: expected an integer below {2**31}, found {value!r:.60}")
-    return int(value)

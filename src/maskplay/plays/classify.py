@@ -6,10 +6,10 @@ vectors does, without the pooler. Trained with cross-entropy on the logits, as i
 """
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -100,11 +100,12 @@ class Classify(Model):
         longest = min(self.config.longest or 512, 512)
         asked = longest if max_length is None else max_length
         self.max_length = whole_number("max_length", asked, 3, self.config.longest or 2**20)
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout <= 1:
             raise UserError(f"dropout: expected a rate from 0 to 1, found {dropout!r}")
         if pool not in POOLS:
             raise UserError(f"pool: expected {' or '.join(map(repr, POOLS))}, found {pool!r:.40}")
-        self.rate, self.pool = dropout, pool
+        self.rate, self.pool = float(dropout), pool
+        self._epochs = 0  # that examples were shuffled for: each `fit` goes on from there
         # Built by itself: its weights' paths, which optimizers may know, are then the same when a file is opened again.
         if not network.built:
             network.build()
@@ -205,7 +206,9 @@ class Classify(Model):
         x, sample_weight = self._labelled(x, y, batch_size, sample_weight, shuffle)
         if isinstance(x, Batches):
             batch_size, shuffle = None, False  # Batches draws its own order
-        return super().fit(
+        if examples is not None:
+            x.epoch = kwargs.get("initial_epoch") or self._epochs
+        history = super().fit(
             x,
             y,
             batch_size,
@@ -220,6 +223,9 @@ class Classify(Model):
             *args,
             **kwargs,
         )
+        if examples is not None:
+            self._epochs = x.epoch
+        return history
 
     def evaluate(
         self,
@@ -268,7 +274,7 @@ class Classify(Model):
         """The probability of each label, `(texts, labels)` float32, for texts as `predict` takes them.
 
         Raises:
-            UserError: there is no tokenizer, or `texts` is one text or no list at all.
+            UserError: there is no tokenizer, `texts` is one text or no list at all, or weights are no numbers.
         """
         batch_size = _rows(batch_size)
         if not len(texts_in(texts)):
@@ -284,6 +290,8 @@ class Classify(Model):
         else:
             found = super().predict(batches, verbose=0)
         logits = batches.restore(found).astype("float32")
+        if wrong := int((~np.isfinite(logits)).any(axis=-1).sum()):
+            raise UserError(f"{wrong} of {len(logits)} texts get no numbers: training diverged, or weights are damaged")
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -421,7 +429,7 @@ class Classify(Model):
         options["pool"] = description.get("pool", "pooler")  # of before there was a choice
         arrays, heads = Arrays(folder / WEIGHTS), [] if options["pool"] == "mean" else ["pooler"]
         rows = (len(labels) if isinstance(labels, list) else 0) + len(heads) * config.hidden_size
-        _check_size(config.least_size + rows * config.hidden_size, arrays, folder)
+        arrays.suffice(config.least_size + rows * config.hidden_size, MARKER)
         tokenizer, network = Tokenizer.load(folder, segmenter), LanguageModel(config, heads=heads)
         try:
             with to_be_filled():
@@ -439,12 +447,3 @@ class Classify(Model):
 
 def _rows(batch_size: int | None) -> int:
     return 32 if batch_size is None else whole_number("batch_size", batch_size, 1)
-
-
-def _check_size(claimed: int, arrays: Arrays, folder: Path) -> None:
-    """Refuse a config that claims more numbers than the file has, before any memory is taken for them."""
-    found = sum(math.prod(shape) for shape in arrays.shapes.values())
-    if claimed > found:
-        raise CheckpointError(
-            f"{folder / MARKER}: describes a network of more than {claimed:,} numbers, {WEIGHTS} holds {found:,}"
-        )

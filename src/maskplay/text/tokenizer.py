@@ -107,11 +107,11 @@ class Tokenizer:
     @classmethod
     def from_vocab(
         cls,
-        source: str | os.PathLike[str] | Sequence[str],
+        source: str | os.PathLike[str] | Sequence[str] | Mapping[str, int],
         lowercase: bool = True,
         segmenter: Segmenter | None = None,
     ) -> Self:
-        """BERT's WordPiece from a vocab.txt (one token a line) or from a list of tokens.
+        """BERT's WordPiece from a vocab.txt (one token a line), a list of tokens or a dictionary from token to id.
 
         Args:
             source: the file or the tokens.
@@ -125,8 +125,8 @@ class Tokenizer:
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
         if path is None and not isinstance(source, Iterable):
             raise UserError(f"from_vocab: expected a file or a list of tokens, found a {type(source).__name__}")
-        tokens = source if path is None else wordpiece.read_vocab(path)
         where = "vocabulary" if path is None else f"{path}"
+        tokens = wordpiece.read_vocab(path) if path else in_order(source, where) if isinstance(source, dict) else source
         plain = WordPiece(tuple(tokens), BERT, (), lowercase)  # pyrefly: ignore[bad-argument-type]
         plain.check(where)
         return cls(segmented(plain, {}, segmenter, where), where)
