@@ -126,6 +126,8 @@ def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Pa
     play = mp.load(tmp_path / "out")
     assert play.config.intermediate_size == 16 and play.max_length == 12 and play.pool == "pooler"
     capfd.readouterr()
+    alone = ["fit", "classify", small, "--dev", small, "--out", tmp_path / "b"]
+    assert "without --model a small encoder" in fault(capfd, *alone, "--family", "bert")
     assert "has its own shape" in fault(capfd, *arguments, "--out", tmp_path / "b", "--num-layers", 2)
     assert "found a trained play" in fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "out",
                                            "--out", tmp_path / "b")  # fmt: skip

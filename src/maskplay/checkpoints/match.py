@@ -315,11 +315,11 @@ def refuse(path: object, result: Match) -> None:
     if result.found_family != result.family:
         raise CheckpointError(
             f"{path}: this is a checkpoint of {result.found_family}, not of {result.family}: load it without family=, "
-            f"or make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
+            f"or in Python make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
         )
     raise CheckpointError(
         f"{path}: does not fit {result.family}: {_some(result.problems, '; ')}; "
-        "strict=False loads what fits and leaves the rest fresh"
+        "in Python strict=False loads what fits and leaves the rest fresh"
     )
 
 

@@ -19,13 +19,14 @@ from rich.console import Console
 
 from maskplay import _backend, fresh, memory
 from maskplay.callbacks import Resume
+from maskplay.cli.models import FAMILY, open_model
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
 from maskplay.cli.recipe import OPTIMIZERS
 from maskplay.errors import DataError, UserError
 from maskplay.plays import Classify
 from maskplay.plays.classify import POOLS
-from maskplay.pretrained import Pretrained, load
+from maskplay.pretrained import Pretrained
 from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
 from maskplay.tables import Example, read_examples, split
 
@@ -47,6 +48,7 @@ def classify(
     out: Path = typer.Option(..., help="The folder to make; `maskplay predict` and `maskplay.load` open it."),
     dev: Path | None = typer.Option(None, help="Examples that choose the best epoch; default a tenth of TRAIN."),
     model: str | None = typer.Option(None, help="A checkpoint to start from; without it a small encoder is made."),
+    family: str | None = FAMILY,
     epochs: int = typer.Option(3, min=1, help="Times through TRAIN."),
     batch_size: int = typer.Option(32, min=1, help="Examples a step."),
     learning_rate: float | None = typer.Option(None, help="Its peak; default 2e-5, for a fresh encoder 1e-3."),
@@ -75,6 +77,8 @@ def classify(
     for name, size in sizes.items():
         if model is not None and size is not None:
             raise UserError(f"--{name.replace('_', '-')} is for a fresh encoder; --model {model} has its own shape")
+    if model is None and family is not None:
+        raise UserError("--family says what --model is; without --model a small encoder is made")
     rate = learning_rate if learning_rate is not None else 1e-3 if model is None else 2e-5
     if not 0 < rate < math.inf:
         raise UserError(f"--learning-rate: expected a number above 0, found {rate}")
@@ -98,9 +102,7 @@ def classify(
         asked = {name: size for name, size in sizes.items() if size is not None}
         bert = Pretrained(*fresh.small(texts, **asked), family="roformer")
     else:
-        bert = load(model)
-        if not isinstance(bert, Pretrained):
-            raise UserError(f"--model {model}: expected a checkpoint, found a trained play")
+        bert = open_model(model, family)
     play = Classify(bert, labels, max_length=max_length, pool="mean" if pool == "mean" else "pooler")
 
     run = Resume(
@@ -109,6 +111,7 @@ def classify(
             "TRAIN": file_setting(train),
             "--dev": dev and file_setting(dev),
             "--model": model and model_setting(model, bert),
+            "--family": model and bert.family,
             **{f"--{name.replace('_', '-')}": size for name, size in sizes.items()},
             "--epochs": epochs,
             "--batch-size": batch_size,

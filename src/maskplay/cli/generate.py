@@ -2,8 +2,7 @@
 
 import typer
 
-from maskplay.errors import UserError
-from maskplay.pretrained import Pretrained, load
+from maskplay.cli.models import FAMILY, open_model
 
 
 def generate(
@@ -11,12 +10,10 @@ def generate(
     prompt: str = typer.Option(..., help="What to go on with; for T5 and its like, what to answer."),
     greedy: bool = typer.Option(True, "--greedy", help="Always take the likeliest token (so far the only way)."),
     max_new: int = typer.Option(50, min=1, help="Most tokens to add."),
+    family: str | None = FAMILY,
     tokenizer: str | None = typer.Option(
         None, "--tokenizer", "--vocab", help="The tokenizer's file or folder, if not with the weights."
     ),
 ) -> None:
     """Go on with a text."""
-    model = load(source, vocab=tokenizer)
-    if not isinstance(model, Pretrained):
-        raise UserError(f"{source}: expected a checkpoint, found a trained play")
-    print(model.generate(prompt, max_new=max_new))
+    print(open_model(source, family, tokenizer).generate(prompt, max_new=max_new))
