@@ -19,7 +19,7 @@ from rich.console import Console
 
 from maskplay import _backend, fresh, memory
 from maskplay.callbacks import Resume
-from maskplay.cli.models import FAMILY, open_model
+from maskplay.cli.models import FAMILY, VOCAB, open_model
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
 from maskplay.cli.recipe import OPTIMIZERS
@@ -29,6 +29,7 @@ from maskplay.plays.classify import POOLS
 from maskplay.pretrained import Pretrained
 from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
 from maskplay.tables import Example, read_examples, split
+from maskplay.text.tokenizer import Tokenizer
 
 app = typer.Typer(help="Train something.", rich_markup_mode=None)
 
@@ -49,6 +50,7 @@ def classify(
     dev: Path | None = typer.Option(None, help="Examples that choose the best epoch; default a tenth of TRAIN."),
     model: str | None = typer.Option(None, help="A checkpoint to start from; without it a small encoder is made."),
     family: str | None = FAMILY,
+    vocab: str | None = VOCAB,
     epochs: int = typer.Option(3, min=1, help="Times through TRAIN."),
     batch_size: int = typer.Option(32, min=1, help="Examples a step."),
     learning_rate: float | None = typer.Option(None, help="Its peak; default 2e-5, for a fresh encoder 1e-3."),
@@ -70,15 +72,16 @@ def classify(
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     check_replaceable(out)
-    for name, path in (("--model", model), ("training file", train), ("--dev", dev)):
+    for name, path in (("--model", model), ("--vocab", vocab), ("training file", train), ("--dev", dev)):
         if path is not None and is_lost(path, out):
             raise UserError(f"--out {out}: the {name} is or lies in there and would be lost; choose another name")
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
     for name, size in sizes.items():
         if model is not None and size is not None:
             raise UserError(f"--{name.replace('_', '-')} is for a fresh encoder; --model {model} has its own shape")
-    if model is None and family is not None:
-        raise UserError("--family says what --model is; without --model a small encoder is made")
+    for name, given in (("--family", family), ("--vocab", vocab)):
+        if model is None and given is not None:
+            raise UserError(f"{name} goes with --model; without --model a small encoder and its vocabulary are made")
     rate = learning_rate if learning_rate is not None else 1e-3 if model is None else 2e-5
     if not 0 < rate < math.inf:
         raise UserError(f"--learning-rate: expected a number above 0, found {rate}")
@@ -102,7 +105,7 @@ def classify(
         asked = {name: size for name, size in sizes.items() if size is not None}
         bert = Pretrained(*fresh.small(texts, **asked), family="roformer")
     else:
-        bert = open_model(model, family)
+        bert = open_model(model, family, vocab)
     play = Classify(bert, labels, max_length=max_length, pool="mean" if pool == "mean" else "pooler")
 
     run = Resume(
@@ -110,8 +113,9 @@ def classify(
         {
             "TRAIN": file_setting(train),
             "--dev": dev and file_setting(dev),
-            "--model": model and model_setting(model, bert),
+            "--model": model and model_setting(model, bert, vocab is None),
             "--family": model and bert.family,
+            "--vocab": vocab and vocab_setting(vocab, bert.tokenizer),
             **{f"--{name.replace('_', '-')}": size for name, size in sizes.items()},
             "--epochs": epochs,
             "--batch-size": batch_size,
@@ -174,16 +178,24 @@ def file_setting(path: Path) -> dict[str, str]:
         return {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def model_setting(name: str, bert: Pretrained) -> dict[str, str]:
+def model_setting(name: str, bert: Pretrained, with_vocab: bool = True) -> dict[str, str]:
     """A checkpoint as a setting of a run: the same one gives the same numbers, whatever lies there under its name.
 
     All weights are read, once they are in memory anyway: some tenths of a second for BERT base, and no heuristic on
-    file names, sizes and dates that a copy changes and an edit may not.
+    file names, sizes and dates that a copy changes and an edit may not. The vocabulary belongs to it where it brings
+    one (`with_vocab`); one that is named is a setting of its own.
     """
-    digest = hashlib.sha256(json.dumps([bert.config.to_dict(), list(bert.tokenizer.vocab)]).encode())
+    tokens = list(bert.tokenizer.vocab) if with_vocab else None
+    digest = hashlib.sha256(json.dumps([bert.config.to_dict(), tokens]).encode())
     for weight in bert.network.weights:
         digest.update(ops.convert_to_numpy(weight).tobytes())
     return {"file": name, "sha256": digest.hexdigest()}
+
+
+def vocab_setting(name: str, tokenizer: Tokenizer) -> dict[str, str]:
+    """A vocabulary as a setting of a run: its tokens, and how text becomes them."""
+    identity = json.dumps([tokenizer.kind, tokenizer.lowercase, list(tokenizer.vocab)])
+    return {"file": name, "sha256": hashlib.sha256(identity.encode()).hexdigest()}
 
 
 def versions() -> dict[str, str]:

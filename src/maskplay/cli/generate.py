@@ -2,7 +2,7 @@
 
 import typer
 
-from maskplay.cli.models import FAMILY, open_model
+from maskplay.cli.models import FAMILY, VOCAB, open_model
 
 
 def generate(
@@ -11,9 +11,7 @@ def generate(
     greedy: bool = typer.Option(True, "--greedy", help="Always take the likeliest token (so far the only way)."),
     max_new: int = typer.Option(50, min=1, help="Most tokens to add."),
     family: str | None = FAMILY,
-    tokenizer: str | None = typer.Option(
-        None, "--tokenizer", "--vocab", help="The tokenizer's file or folder, if not with the weights."
-    ),
+    vocab: str | None = VOCAB,
 ) -> None:
     """Go on with a text."""
-    print(open_model(source, family, tokenizer).generate(prompt, max_new=max_new))
+    print(open_model(source, family, vocab).generate(prompt, max_new=max_new))
