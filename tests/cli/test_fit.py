@@ -134,6 +134,19 @@ def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Pa
                                            "--out", tmp_path / "b")  # fmt: skip
 
 
+def test_a_model_without_padding_gets_it_as_is_told(capfd, files: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer = mp.Tokenizer.from_characters([files["train"].read_text("utf-8")], max_size=200)
+    row = mp.families.GPT2.config
+    config = row.but(vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16)
+    mp.Pretrained(mp.LanguageModel(config, ["lm"]), tokenizer, "gpt2").save(tmp_path / "gpt")
+    small = table(tmp_path / "small.tsv", 16)
+    arguments = ["fit", "classify", small, "--dev", small, "--epochs", 1, "--out", tmp_path / "out", "--model"]
+    told = fault(capfd, *arguments, tmp_path / "gpt")
+    assert "a gpt2 has no padding token" in told and ", pad_id=…).save(FOLDER)" in told
+    mp.load(tmp_path / "gpt", pad_id=tokenizer.special("pad")).save(tmp_path / "padded")
+    assert call(*arguments, tmp_path / "padded") == 0
+
+
 def test_a_vocabulary_that_lies_elsewhere(capfd, files: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = mp.Tokenizer.from_characters([files["train"].read_text("utf-8")], max_size=200)
     config = mp.Config(

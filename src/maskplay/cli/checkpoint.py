@@ -14,7 +14,7 @@ from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
 from maskplay.checkpoints.places import find
 from maskplay.checkpoints.tensors import Tensors
-from maskplay.cli.models import FAMILY, VOCAB, open_model
+from maskplay.cli.models import CHECKPOINT, FAMILY, MODEL, VOCAB, open_model
 from maskplay.cli.predict import printable
 from maskplay.errors import UserError, listed
 from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
@@ -29,7 +29,7 @@ class Format(StrEnum):
 
 
 def inspect(
-    path: str = typer.Argument(help="A checkpoint: a folder or file of Google's, Hugging Face's or maskplay's."),
+    model: str = typer.Argument(help=f"A trained play, or a checkpoint: {CHECKPOINT}."),
     tensors: bool = typer.Option(False, "--tensors", help="List every tensor with its shape and what it fills."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     family: str | None = FAMILY,
@@ -38,7 +38,7 @@ def inspect(
 
     And what loading it would fill, without reading a weight.
     """
-    path = str(find(path))
+    path = str(find(model))
     if _is_play(path):
         if family is not None:
             raise UserError(f"{path}: a trained play, which says itself what it is; --family is for checkpoints")
@@ -116,7 +116,7 @@ def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> 
 
 
 def convert(
-    source: str = typer.Argument(help="The checkpoint to read."),
+    model: str = MODEL,
     target: str = typer.Argument(help="The folder to make."),
     to: Format = typer.Option(..., "--to", help="Whose form to write."),
     family: str | None = FAMILY,
@@ -127,16 +127,16 @@ def convert(
     Nothing appears unless all of it was read.
     """
     check_replaceable(target)
-    for name, path in (("checkpoint", source), ("vocabulary", vocab)):
+    for name, path in (("checkpoint", model), ("vocabulary", vocab)):
         if path is not None and is_lost(path, target):
             raise UserError(f"{target}: this is the {name} to read, which would be lost; choose another name")
-    model = open_model(source, family, vocab)
-    model.save(target, format=to.value)
-    print(f"{target}: {model!r}, in {to.value}'s form")
+    opened = open_model(model, family, vocab)
+    opened.save(target, format=to.value)
+    print(f"{target}: {opened!r}, in {to.value}'s form")
 
 
 def fill(
-    source: str = typer.Argument(metavar="MODEL", help="A checkpoint with a masked-token head."),
+    model: str = typer.Argument(help=f"A checkpoint with a masked-token head: {CHECKPOINT}."),
     text: str = typer.Argument(help="A text with one or more [MASK]."),
     top: int = typer.Option(5, min=1, help="How many candidates to print."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
@@ -147,7 +147,7 @@ def fill(
 
     The best candidates come first.
     """
-    for candidate in open_model(source, family, vocab).fill(text, top=top):
+    for candidate in open_model(model, family, vocab).fill(text, top=top):
         if as_json:
             print(json.dumps(asdict(candidate), ensure_ascii=False))
         else:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from maskplay import _backend, fresh, memory
 from maskplay.callbacks import Resume
-from maskplay.cli.models import FAMILY, VOCAB, open_model
+from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
 from maskplay.cli.recipe import OPTIMIZERS
@@ -48,7 +48,9 @@ def classify(
     train: Path = typer.Argument(help="Examples: .tsv, .csv or .jsonl with columns text, label and, for pairs, text2."),
     out: Path = typer.Option(..., help="The folder to make; `maskplay predict` and `maskplay.load` open it."),
     dev: Path | None = typer.Option(None, help="Examples that choose the best epoch; default a tenth of TRAIN."),
-    model: str | None = typer.Option(None, help="A checkpoint to start from; without it a small encoder is made."),
+    model: str | None = typer.Option(
+        None, help=f"A checkpoint to start from: {CHECKPOINT}; without it a small encoder is made."
+    ),
     family: str | None = FAMILY,
     vocab: str | None = VOCAB,
     epochs: int = typer.Option(3, min=1, help="Times through TRAIN."),
@@ -106,6 +108,11 @@ def classify(
         bert = Pretrained(*fresh.small(texts, **asked), family="roformer")
     else:
         bert = open_model(model, family, vocab)
+        if bert.config.pad_id is None:
+            raise UserError(
+                f"--model {model}: a {bert.family} has no padding token to fill batches with; in Python "
+                f"maskplay.load({model!r}, pad_id=…).save(FOLDER) gives it one, then --model FOLDER"
+            )
     play = Classify(bert, labels, max_length=max_length, pool="mean" if pool == "mean" else "pooler")
 
     run = Resume(

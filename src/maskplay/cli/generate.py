@@ -2,11 +2,11 @@
 
 import typer
 
-from maskplay.cli.models import FAMILY, VOCAB, open_model
+from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
 
 
 def generate(
-    source: str = typer.Argument(metavar="MODEL", help="A decoder's checkpoint, or an encoder's with a decoder."),
+    model: str = typer.Argument(help=f"A decoder's checkpoint, or an encoder's with a decoder: {CHECKPOINT}."),
     prompt: str = typer.Option(..., help="What to go on with; for T5 and its like, what to answer."),
     greedy: bool = typer.Option(True, "--greedy", help="Always take the likeliest token (so far the only way)."),
     max_new: int = typer.Option(50, min=1, help="Most tokens to add."),
@@ -14,4 +14,4 @@ def generate(
     vocab: str | None = VOCAB,
 ) -> None:
     """Go on with a text."""
-    print(open_model(source, family, vocab).generate(prompt, max_new=max_new))
+    print(open_model(model, family, vocab).generate(prompt, max_new=max_new))

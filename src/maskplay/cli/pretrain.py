@@ -26,7 +26,7 @@ from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedCol
 from maskplay import _backend, corpus, fresh, hosts, memory, pretext, starts
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
-from maskplay.cli.models import open_model
+from maskplay.cli.models import CHECKPOINT, open_model
 from maskplay.cli.progress import StepProgress
 from maskplay.cli.recipe import (
     ELSEWHERE,
@@ -64,7 +64,7 @@ def pretrain(
     num_heads: int | None = typer.Option(None, help="Its attention heads; default 4."),
     intermediate_size: int | None = typer.Option(None, help="Width inside its feed-forward layers; default 1024."),
     vocab_size: int | None = typer.Option(None, help="Most tokens of a vocabulary made from the text; default 12000."),
-    model: str | None = typer.Option(None, help="A checkpoint to go on from, instead of a fresh network."),
+    model: str | None = typer.Option(None, help=f"A checkpoint to go on from, not a fresh network: {CHECKPOINT}."),
     vocab: str | None = typer.Option(None, help="A vocabulary to use: a file or a model's folder."),
     length: int | None = typer.Option(None, help="Tokens of a row; default 128."),
     batch_size: int | None = typer.Option(None, help="Rows a step; default 32."),
@@ -88,7 +88,7 @@ def pretrain(
     as_mask: float | None = typer.Option(
         None, help="Share of their tokens shown as [MASK], of the others half stay, half are exchanged; default 0.8."
     ),
-    words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba, or an .arpa or .tsv."),
+    words: str | None = typer.Option(None, help="What finds words to hide whole: jieba, or a file .arpa, .tsv, .txt."),
     field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text. Pairs: A,B."),
     held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
