@@ -81,7 +81,8 @@ def test_fill(capfd, folder: Path, tiny: mp.Pretrained) -> None:
 def look_alike(folder: Path, family: str, tokenizer: mp.Tokenizer, **changes: object) -> Path:
     """A folder as others published it: nothing in it says of which family it is."""
     sizes = dict(vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=24)
-    network = mp.LanguageModel(mp.families.family(family).config.but(**sizes, **changes))
+    row = mp.families.family(family)
+    network = mp.LanguageModel(row.config.but(**sizes, **changes), row.heads or ("pooler", "mlm"))
     mp.Pretrained(network, tokenizer, family).save(folder, format="google")
     config = folder / "bert_config.json"
     values = json.loads(config.read_text("utf-8"))
