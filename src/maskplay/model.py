@@ -1,4 +1,4 @@
-"""What all models here are: a `keras.Model` that keeps its weights when `predict` or `evaluate` ends before its time."""
+"""What all models here are: a `keras.Model` that keeps its weights when `predict` or `evaluate` ends too early."""
 
 from typing import Any
 

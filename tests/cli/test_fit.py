@@ -153,8 +153,9 @@ def test_a_vocabulary_that_lies_elsewhere(capfd, files: dict[str, Path], tmp_pat
         vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_positions=32
     )
     mp.Pretrained(mp.LanguageModel(config)).save(tmp_path / "bert", format="google")
-    for name, tokens in (("vocab.txt", tokenizer.vocab), ("other.txt", [*tokenizer.vocab[:-1], "异"])):
-        (tmp_path / name).write_text("\n".join([*tokens, ""]), encoding="utf-8")
+    *tokens, last = tokenizer.vocab
+    for name, other in (("vocab.txt", last), ("other.txt", "异")):
+        (tmp_path / name).write_text("\n".join([*tokens, other, ""]), encoding="utf-8")
     mp.Pretrained(mp.LanguageModel(config), tokenizer).save(tmp_path / "old")
     small, out = table(tmp_path / "small.tsv", 16), tmp_path / "out"
     arguments = ["fit", "classify", small, "--dev", small, "--model", tmp_path / "bert", "--epochs", 1, "--out", out]
