@@ -14,7 +14,7 @@ from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
 from maskplay.checkpoints.places import find
 from maskplay.checkpoints.tensors import Tensors
-from maskplay.cli.models import CHECKPOINT, FAMILY, MODEL, VOCAB, open_model
+from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
 from maskplay.cli.predict import printable
 from maskplay.errors import UserError, listed
 from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
@@ -116,7 +116,7 @@ def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> 
 
 
 def convert(
-    model: str = MODEL,
+    model: str = typer.Argument(help=f"The checkpoint to read: {CHECKPOINT}."),
     target: str = typer.Argument(help="The folder to make."),
     to: Format = typer.Option(..., "--to", help="Whose form to write."),
     family: str | None = FAMILY,

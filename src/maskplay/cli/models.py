@@ -7,8 +7,8 @@ from maskplay.families import family as family_of
 from maskplay.pretrained import Pretrained, load
 
 CHECKPOINT = (
-    "a folder or file of Google's, OpenAI's, Hugging Face's, llama2.c's, Keras' (also .npz) or maskplay's, a name on "
-    "the Hugging Face hub (google-bert/bert-base-chinese), or bundled:zh-small"
+    "a folder or file of Google's, OpenAI's, Hugging Face's, llama2.c's, Keras', NumPy's (.npz) or maskplay's, a name "
+    "on the Hugging Face hub (google-bert/bert-base-chinese), or bundled:zh-small"
 )
 
 
@@ -17,7 +17,6 @@ def _known(family: str | None) -> str | None:
     return None if family is None else family_of(family).name
 
 
-MODEL = typer.Argument(help=f"A checkpoint: {CHECKPOINT}.")
 FAMILY = typer.Option(
     None, callback=_known, help="What the checkpoint is where several families look alike: simbert, t5_pegasus, …"
 )
