@@ -1,4 +1,6 @@
-"""maskplay: Transformer 如戏，全靠 Mask. BERT-family models on Keras 3, where the mask of a call decides the play.
+"""maskplay: Transformer 如戏，全靠 Mask. Transformers of language on Keras 3: the mask of a call decides the play.
+
+From BERT to GAU-α, GPT to LLaMA, and T5.
 
 The public names: those of `__all__` here, and those of the modules in it (`mp.tables.read_examples`,
 `mp.callbacks.Resume`, …). Without KERAS_BACKEND the first installed of jax, torch and tensorflow is used.

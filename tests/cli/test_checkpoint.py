@@ -78,6 +78,51 @@ def test_fill(capfd, folder: Path, tiny: mp.Pretrained) -> None:
     assert set(objects[0]) == {"token", "score", "text"}
 
 
+def look_alike(folder: Path, family: str, tokenizer: mp.Tokenizer, **changes: object) -> Path:
+    """A folder as others published it: nothing in it says of which family it is."""
+    sizes = dict(vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=24)
+    row = mp.families.family(family)
+    network = mp.LanguageModel(row.config.but(**sizes, **changes), row.heads or ("pooler", "mlm"))
+    mp.Pretrained(network, tokenizer, family).save(folder, format="google")
+    config = folder / "bert_config.json"
+    values = json.loads(config.read_text("utf-8"))
+    silent = {name: value for name, value in values.items() if name not in ("model_type", "scale_decoder_outputs")}
+    config.write_text(json.dumps(silent))
+    return folder
+
+
+def test_what_looks_alike_is_told_apart(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    similar = look_alike(tmp_path / "similar", "simbert", tiny.tokenizer)
+    said = ("--family", "simbert")
+    for family, more in (("bert", ()), ("simbert", said)):
+        capfd.readouterr()
+        assert call("inspect", similar, "--json", *more) == 0
+        assert json.loads(capfd.readouterr().out)["family"] == family
+        assert call("convert", similar, tmp_path / family, "--to", "maskplay", *more) == 0
+        assert mp.load(tmp_path / family).config.pooler_activation == {"bert": "tanh", "simbert": "linear"}[family]
+    assert call("fill", similar, TEXT, *said) == 0
+    capfd.readouterr()
+    assert "of bert, not of roformer" in fault(capfd, "fill", similar, TEXT, "--family", "roformer")
+    assert call("inspect", similar, "--family", "roformer") == 0
+    assert "family roformer, made from a checkpoint of bert\n" in capfd.readouterr().out
+
+    answers = look_alike(tmp_path / "answers", "t5_pegasus", tiny.tokenizer, num_decoder_layers=1, head_size=None)
+    for family, more in (("mt5", ()), ("t5_pegasus", ("--family", "t5_pegasus"))):
+        assert call("inspect", answers, *more) == 0
+        assert f", family {family}\n" in capfd.readouterr().out
+    assert call("generate", answers, "--prompt", "科学", "--max-new", 2, *more) == 0
+
+
+def test_a_family_that_is_none(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
+    known = "expected a model family, one of bert, ernie, "
+    for command in (["inspect"], ["fill", TEXT], ["convert", tmp_path / "out", "--to", "google"]):
+        name, *rest = command
+        assert known in fault(capfd, name, tmp_path / "nowhere", *rest, "--family", "berd")  # before it is looked for
+    assert known in fault(capfd, "generate", tmp_path, "--prompt", "x", "--family", "berd")
+    mp.plays.Classify(tiny, ["a", "b"]).save(tmp_path / "play")
+    assert "--family is for checkpoints" in fault(capfd, "inspect", tmp_path / "play", "--family", "bert")
+
+
 def test_faults_are_one_line(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
     tiny.save(tmp_path / "bert")
     (tmp_path / "thesis").mkdir()

@@ -126,9 +126,58 @@ def test_it_starts_from_a_checkpoint(capfd, files: dict[str, Path], tmp_path: Pa
     play = mp.load(tmp_path / "out")
     assert play.config.intermediate_size == 16 and play.max_length == 12 and play.pool == "pooler"
     capfd.readouterr()
+    alone = ["fit", "classify", small, "--dev", small, "--out", tmp_path / "b"]
+    for option in (("--family", "bert"), ("--vocab", tmp_path / "bert")):
+        assert f"{option[0]} goes with --model; without --model a small" in fault(capfd, *alone, *option)
     assert "has its own shape" in fault(capfd, *arguments, "--out", tmp_path / "b", "--num-layers", 2)
     assert "found a trained play" in fault(capfd, "fit", "classify", small, "--dev", small, "--model", tmp_path / "out",
                                            "--out", tmp_path / "b")  # fmt: skip
+
+
+def test_a_model_without_padding_gets_it_as_is_told(capfd, files: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer = mp.Tokenizer.from_characters([files["train"].read_text("utf-8")], max_size=200)
+    row = mp.families.GPT2.config
+    config = row.but(vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16)
+    mp.Pretrained(mp.LanguageModel(config, ["lm"]), tokenizer, "gpt2").save(tmp_path / "gpt")
+    small = table(tmp_path / "small.tsv", 16)
+    arguments = ["fit", "classify", small, "--dev", small, "--epochs", 1, "--out", tmp_path / "out", "--model"]
+    told = fault(capfd, *arguments, tmp_path / "gpt")
+    assert "a gpt2 has no padding token" in told and ", pad_id=…).save(FOLDER)" in told
+    mp.load(tmp_path / "gpt", pad_id=tokenizer.special("pad")).save(tmp_path / "padded")
+    assert call(*arguments, tmp_path / "padded") == 0
+
+
+def test_a_vocabulary_that_lies_elsewhere(capfd, files: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer = mp.Tokenizer.from_characters([files["train"].read_text("utf-8")], max_size=200)
+    config = mp.Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_positions=32
+    )
+    mp.Pretrained(mp.LanguageModel(config)).save(tmp_path / "bert", format="google")
+    *tokens, last = tokenizer.vocab
+    for name, other in (("vocab.txt", last), ("other.txt", "异")):
+        (tmp_path / name).write_text("\n".join([*tokens, other, ""]), encoding="utf-8")
+    mp.Pretrained(mp.LanguageModel(config), tokenizer).save(tmp_path / "old")
+    small, out = table(tmp_path / "small.tsv", 16), tmp_path / "out"
+    arguments = ["fit", "classify", small, "--dev", small, "--model", tmp_path / "bert", "--epochs", 1, "--out", out]
+    assert "came without a vocabulary" in fault(capfd, *arguments)
+    vocab = ["--vocab", tmp_path / "vocab.txt"]
+    inside = [*arguments[:-1], tmp_path / "old", "--vocab", tmp_path / "old" / "vocab.txt"]
+    assert "the --vocab is or lies in there and would be lost" in fault(capfd, *inside)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:  # the run is done, but nothing of it is written
+        patch.setattr("maskplay.cli.fit.figures_of", killed)
+        assert call(*arguments, *vocab) == 130
+    capfd.readouterr()
+    other = fault(capfd, *arguments, "--vocab", tmp_path / "other.txt")
+    assert f"unfinished run with --vocab {tmp_path / 'vocab.txt'} (sha256" in other
+    assert f"now it is {tmp_path / 'other.txt'} (sha256" in other
+    assert call(*arguments, *vocab) == 0
+    assert mp.load(out).tokenizer.vocab == tokenizer.vocab
+    settings = json.loads((out / "metrics.json").read_text("utf-8"))["settings"]
+    assert (settings["--family"], settings["--vocab"]["file"]) == ("bert", str(tmp_path / "vocab.txt"))
 
 
 # Files that cannot be used

@@ -1,5 +1,6 @@
 """The frame of the command line: help, version, exit codes, interruptions."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from cli.faults import call, fault, start
 from maskplay import cli
 from maskplay.cli import main
+from maskplay.cli.models import CHECKPOINT
 
 
 def test_help_lists_every_command(capfd) -> None:
@@ -25,6 +27,14 @@ def test_help_lists_every_command(capfd) -> None:
 def test_every_command_has_help(capfd, command: str) -> None:
     assert call(*command.split(), "--help") == 0
     assert f"Usage: maskplay {command}" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["inspect", "fill", "convert", "generate", "fit classify", "pretrain"])
+def test_what_a_model_may_be_is_said_wherever_one_is_taken(capfd, command: str) -> None:
+    assert call(*command.split(), "--help") == 0
+    out = "".join(capfd.readouterr().out.split())  # lines may break anywhere, at a hyphen too
+    assert "".join(CHECKPOINT.split()) in out and "--family" in out
+    assert re.search(r"\[OPTIONS\]\{?model|--model", out, re.IGNORECASE)
 
 
 def test_version(capfd) -> None:

@@ -342,6 +342,21 @@ def test_a_model_gets_the_heads_it_lacks(capfd, objective: str, text, whole: Pat
         np.testing.assert_allclose(*pair, atol=1e-6, err_msg=name)
 
 
+def test_a_model_is_what_it_is_said_to_be(text, whole: Path, tmp_path: Path) -> None:
+    """Also where it is read twice, for a head that it lacks."""
+    mp.load(whole).save(tmp_path / "similar", format="google")
+    config = tmp_path / "similar" / "bert_config.json"
+    values = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({name: value for name, value in values.items() if name != "model_type"}))
+    (tmp_path / "pairs.tsv").write_text("".join(f"怎么退货{i}\t如何退货{i}\n" for i in range(20)), encoding="utf-8")
+    options = ["--steps", 1, "--length", 24, "--batch-size", 4, "--held-out", 0.2, "--objective", "simbert"]
+    model = ["--model", tmp_path / "similar", "--family", "roformer_sim"]
+    assert call("pretrain", tmp_path / "pairs.tsv", "--out", tmp_path / "out", *options, *model) == 0
+    made = mp.load(tmp_path / "out")
+    assert (made.family, made.config.pooler_activation) == ("roformer_sim", "linear")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["settings"]["family"] == "roformer_sim"
+
+
 @pytest.mark.parametrize("room", [1_000, 20_000], ids=["while the text is encoded", "when the state is saved"])
 def test_a_file_that_cannot_grow(capfd, text, room: int, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
@@ -462,7 +477,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--vocab", tmp_path / "vocab.txt"], "missing [MASK]"),
         (["--model", whole, "--vocab", tmp_path / "vocab.txt"], "brings its own"),
         (["--model", whole, "--hidden-size", "64"], f"hidden_size: the model {whole} has 16, found 64"),
-        (["--model", whole, "--family", "bert"], f"family: the model {whole} has roformer, found bert"),
+        (["--model", whole, "--family", "bert"], "a checkpoint of roformer, not of bert"),
         (["--tensorboard", tmp_path / "out" / "board"], "out, which appears at the end; choose another folder"),
         (["--hidden-size", "15"], "hidden_size"),
         (["--config", tmp_path / "gone.toml"], "gone.toml"),

@@ -466,7 +466,7 @@ def test_each_fit_goes_on_with_the_order_of_examples() -> None:
     for epochs in ([{"epochs": 3}], [{}] * 3, [{"epochs": 1}, {"epochs": 3, "initial_epoch": 1}], None):
         model = play(dropout=0.0)
         for options in epochs or ():
-            model.fit(data, 16, verbose=0, **options)
+            model.fit(data, batch_size=16, verbose=0, **options)
         for _ in range(0 if epochs else 3):
             model.fit(model.batches(data, 16), verbose=0)  # the first order each time
         ends.append(numbers(model.trainable_weights))

@@ -132,7 +132,7 @@ def recognise(tensors: Tensors, config: Mapping[str, Any], wanted: str | None = 
         shown = ", ".join(names[:3]) or "none"
         raise CheckpointError(
             f"{tensors.path}: no token embeddings under a known name among its {len(names)} tensors (such as {shown}): "
-            f"not Google's, Hugging Face's or maskplay's naming of {', '.join(FAMILIES)}"
+            f"not Google's, OpenAI's, Hugging Face's, llama2.c's, Keras' or maskplay's naming of {', '.join(FAMILIES)}"
         )
     stated = config.get("model_type") or config.get("family") or chosen.family
     if wanted is None and stated != chosen.family:
@@ -315,11 +315,11 @@ def refuse(path: object, result: Match) -> None:
     if result.found_family != result.family:
         raise CheckpointError(
             f"{path}: this is a checkpoint of {result.found_family}, not of {result.family}: load it without family=, "
-            f"or make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
+            f"or in Python make a {result.family} from what fits with strict=False ({_some(result.problems, '; ')})"
         )
     raise CheckpointError(
         f"{path}: does not fit {result.family}: {_some(result.problems, '; ')}; "
-        "strict=False loads what fits and leaves the rest fresh"
+        "in Python strict=False loads what fits and leaves the rest fresh"
     )
 
 

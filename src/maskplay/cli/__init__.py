@@ -17,7 +17,8 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="maskplay",
-    help="BERT-family models in Keras 3: look into checkpoints, convert them, pretrain and train them, use them.",
+    help="Transformers of language in Keras 3, from BERT to GAU-α, GPT to LLaMA, and T5: look into checkpoints, "
+    "convert them, pretrain and train them, use them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

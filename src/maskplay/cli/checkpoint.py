@@ -14,12 +14,10 @@ from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe, summary
 from maskplay.checkpoints.places import find
 from maskplay.checkpoints.tensors import Tensors
+from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
 from maskplay.cli.predict import printable
 from maskplay.errors import UserError, listed
-from maskplay.pretrained import Pretrained, load
 from maskplay.storage import MARKER, check_replaceable, is_lost, read_marker
-
-VOCAB = typer.Option(None, help="The vocabulary's file or folder, if not with the weights.")
 
 
 class Format(StrEnum):
@@ -31,16 +29,19 @@ class Format(StrEnum):
 
 
 def inspect(
-    path: str = typer.Argument(help="A checkpoint: a folder or file of Google's, Hugging Face's or maskplay's."),
+    model: str = typer.Argument(help=f"A trained play, or a checkpoint: {CHECKPOINT}."),
     tensors: bool = typer.Option(False, "--tensors", help="List every tensor with its shape and what it fills."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    family: str | None = FAMILY,
 ) -> None:
     """Say what a checkpoint is.
 
     And what loading it would fill, without reading a weight.
     """
-    path = str(find(path))
+    path = str(find(model))
     if _is_play(path):
+        if family is not None:
+            raise UserError(f"{path}: a trained play, which says itself what it is; --family is for checkpoints")
         arrays = open_tensors(path)
         report: dict[str, Any] = {**_contents(arrays), **read_marker(path)}
         labels = report.get("labels")
@@ -55,7 +56,7 @@ def inspect(
             if tensors:
                 _print_tensors(arrays)
         return
-    found = describe(path)
+    found = describe(path, family=family)
     report = {
         **_contents(found.tensors),
         "config_file": None if found.config_path is None else str(found.config_path),
@@ -65,7 +66,9 @@ def inspect(
     if as_json:
         print(_json(report))
         return
-    print(f"{report['path']}: {report['container']}, written in {report['dialect']}'s names, family {report['family']}")
+    other = report["found_family"] != report["family"]
+    shown = report["family"] + (f", made from a checkpoint of {report['found_family']}" if other else "")
+    print(f"{report['path']}: {report['container']}, written in {report['dialect']}'s names, family {shown}")
     print(f"config file  {report['config_file'] or 'none'}")
     _print_contents(report)
     print(f"heads        {', '.join(report['heads']) or 'none'}")
@@ -113,9 +116,10 @@ def _print_tensors(tensors: Tensors, fills: Mapping[str, str] | None = None) -> 
 
 
 def convert(
-    source: str = typer.Argument(help="The checkpoint to read."),
+    model: str = typer.Argument(help=f"The checkpoint to read: {CHECKPOINT}."),
     target: str = typer.Argument(help="The folder to make."),
     to: Format = typer.Option(..., "--to", help="Whose form to write."),
+    family: str | None = FAMILY,
     vocab: str | None = VOCAB,
 ) -> None:
     """Write a checkpoint in another form.
@@ -123,34 +127,28 @@ def convert(
     Nothing appears unless all of it was read.
     """
     check_replaceable(target)
-    for name, path in (("checkpoint", source), ("vocabulary", vocab)):
+    for name, path in (("checkpoint", model), ("vocabulary", vocab)):
         if path is not None and is_lost(path, target):
             raise UserError(f"{target}: this is the {name} to read, which would be lost; choose another name")
-    model = _pretrained(source, vocab)
-    model.save(target, format=to.value)
-    print(f"{target}: {model!r}, in {to.value}'s form")
+    opened = open_model(model, family, vocab)
+    opened.save(target, format=to.value)
+    print(f"{target}: {opened!r}, in {to.value}'s form")
 
 
 def fill(
-    source: str = typer.Argument(metavar="MODEL", help="A checkpoint with a masked-token head."),
+    model: str = typer.Argument(help=f"A checkpoint with a masked-token head: {CHECKPOINT}."),
     text: str = typer.Argument(help="A text with one or more [MASK]."),
     top: int = typer.Option(5, min=1, help="How many candidates to print."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
+    family: str | None = FAMILY,
     vocab: str | None = VOCAB,
 ) -> None:
     """Fill the blanks of a text.
 
     The best candidates come first.
     """
-    for candidate in _pretrained(source, vocab).fill(text, top=top):
+    for candidate in open_model(model, family, vocab).fill(text, top=top):
         if as_json:
             print(json.dumps(asdict(candidate), ensure_ascii=False))
         else:
             print(f"{candidate.score:.4f}\t{candidate.token}\t{candidate.text}")
-
-
-def _pretrained(source: str, vocab: str | None) -> Pretrained:
-    model = load(source, vocab=vocab)
-    if not isinstance(model, Pretrained):
-        raise UserError(f"{source}: expected a checkpoint, found a trained play; `maskplay predict` uses it")
-    return model

@@ -19,15 +19,17 @@ from rich.console import Console
 
 from maskplay import _backend, fresh, memory
 from maskplay.callbacks import Resume
+from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
 from maskplay.cli.predict import figures_of, read_labelled
 from maskplay.cli.progress import EpochProgress
 from maskplay.cli.recipe import OPTIMIZERS
 from maskplay.errors import DataError, UserError
 from maskplay.plays import Classify
 from maskplay.plays.classify import POOLS
-from maskplay.pretrained import Pretrained, load
+from maskplay.pretrained import Pretrained
 from maskplay.storage import check_replaceable, is_lost, new_folder, write_report
 from maskplay.tables import Example, read_examples, split
+from maskplay.text.tokenizer import Tokenizer
 
 app = typer.Typer(help="Train something.", rich_markup_mode=None)
 
@@ -46,7 +48,11 @@ def classify(
     train: Path = typer.Argument(help="Examples: .tsv, .csv or .jsonl with columns text, label and, for pairs, text2."),
     out: Path = typer.Option(..., help="The folder to make; `maskplay predict` and `maskplay.load` open it."),
     dev: Path | None = typer.Option(None, help="Examples that choose the best epoch; default a tenth of TRAIN."),
-    model: str | None = typer.Option(None, help="A checkpoint to start from; without it a small encoder is made."),
+    model: str | None = typer.Option(
+        None, help=f"A checkpoint to start from: {CHECKPOINT}; without it a small encoder is made."
+    ),
+    family: str | None = FAMILY,
+    vocab: str | None = VOCAB,
     epochs: int = typer.Option(3, min=1, help="Times through TRAIN."),
     batch_size: int = typer.Option(32, min=1, help="Examples a step."),
     learning_rate: float | None = typer.Option(None, help="Its peak; default 2e-5, for a fresh encoder 1e-3."),
@@ -68,13 +74,16 @@ def classify(
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     check_replaceable(out)
-    for name, path in (("--model", model), ("training file", train), ("--dev", dev)):
+    for name, path in (("--model", model), ("--vocab", vocab), ("training file", train), ("--dev", dev)):
         if path is not None and is_lost(path, out):
             raise UserError(f"--out {out}: the {name} is or lies in there and would be lost; choose another name")
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
     for name, size in sizes.items():
         if model is not None and size is not None:
             raise UserError(f"--{name.replace('_', '-')} is for a fresh encoder; --model {model} has its own shape")
+    for name, given in (("--family", family), ("--vocab", vocab)):
+        if model is None and given is not None:
+            raise UserError(f"{name} goes with --model; without --model a small encoder and its vocabulary are made")
     rate = learning_rate if learning_rate is not None else 1e-3 if model is None else 2e-5
     if not 0 < rate < math.inf:
         raise UserError(f"--learning-rate: expected a number above 0, found {rate}")
@@ -98,9 +107,12 @@ def classify(
         asked = {name: size for name, size in sizes.items() if size is not None}
         bert = Pretrained(*fresh.small(texts, **asked), family="roformer")
     else:
-        bert = load(model)
-        if not isinstance(bert, Pretrained):
-            raise UserError(f"--model {model}: expected a checkpoint, found a trained play")
+        bert = open_model(model, family, vocab)
+        if bert.config.pad_id is None:
+            raise UserError(
+                f"--model {model}: a {bert.family} has no padding token to fill batches with; in Python "
+                f"maskplay.load({model!r}, pad_id=…).save(FOLDER) gives it one, then --model FOLDER"
+            )
     play = Classify(bert, labels, max_length=max_length, pool="mean" if pool == "mean" else "pooler")
 
     run = Resume(
@@ -108,7 +120,9 @@ def classify(
         {
             "TRAIN": file_setting(train),
             "--dev": dev and file_setting(dev),
-            "--model": model and model_setting(model, bert),
+            "--model": model and model_setting(model, bert, vocab is None),
+            "--family": model and bert.family,
+            "--vocab": vocab and vocab_setting(vocab, bert.tokenizer),
             **{f"--{name.replace('_', '-')}": size for name, size in sizes.items()},
             "--epochs": epochs,
             "--batch-size": batch_size,
@@ -171,16 +185,24 @@ def file_setting(path: Path) -> dict[str, str]:
         return {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def model_setting(name: str, bert: Pretrained) -> dict[str, str]:
+def model_setting(name: str, bert: Pretrained, with_vocab: bool = True) -> dict[str, str]:
     """A checkpoint as a setting of a run: the same one gives the same numbers, whatever lies there under its name.
 
     All weights are read, once they are in memory anyway: some tenths of a second for BERT base, and no heuristic on
-    file names, sizes and dates that a copy changes and an edit may not.
+    file names, sizes and dates that a copy changes and an edit may not. The vocabulary belongs to it where it brings
+    one (`with_vocab`); one that is named is a setting of its own.
     """
-    digest = hashlib.sha256(json.dumps([bert.config.to_dict(), list(bert.tokenizer.vocab)]).encode())
+    tokens = list(bert.tokenizer.vocab) if with_vocab else None
+    digest = hashlib.sha256(json.dumps([bert.config.to_dict(), tokens]).encode())
     for weight in bert.network.weights:
         digest.update(ops.convert_to_numpy(weight).tobytes())
     return {"file": name, "sha256": digest.hexdigest()}
+
+
+def vocab_setting(name: str, tokenizer: Tokenizer) -> dict[str, str]:
+    """A vocabulary as a setting of a run: its tokens, and how text becomes them."""
+    identity = json.dumps([tokenizer.kind, tokenizer.lowercase, list(tokenizer.vocab)])
+    return {"file": name, "sha256": hashlib.sha256(identity.encode()).hexdigest()}
 
 
 def versions() -> dict[str, str]:

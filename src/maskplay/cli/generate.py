@@ -2,21 +2,16 @@
 
 import typer
 
-from maskplay.errors import UserError
-from maskplay.pretrained import Pretrained, load
+from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
 
 
 def generate(
-    source: str = typer.Argument(metavar="MODEL", help="A decoder's checkpoint, or an encoder's with a decoder."),
+    model: str = typer.Argument(help=f"A decoder's checkpoint, or an encoder's with a decoder: {CHECKPOINT}."),
     prompt: str = typer.Option(..., help="What to go on with; for T5 and its like, what to answer."),
     greedy: bool = typer.Option(True, "--greedy", help="Always take the likeliest token (so far the only way)."),
     max_new: int = typer.Option(50, min=1, help="Most tokens to add."),
-    tokenizer: str | None = typer.Option(
-        None, "--tokenizer", "--vocab", help="The tokenizer's file or folder, if not with the weights."
-    ),
+    family: str | None = FAMILY,
+    vocab: str | None = VOCAB,
 ) -> None:
     """Go on with a text."""
-    model = load(source, vocab=tokenizer)
-    if not isinstance(model, Pretrained):
-        raise UserError(f"{source}: expected a checkpoint, found a trained play")
-    print(model.generate(prompt, max_new=max_new))
+    print(open_model(model, family, vocab).generate(prompt, max_new=max_new))

@@ -26,6 +26,7 @@ from rich.progress import FileSizeColumn, Progress, TextColumn, TransferSpeedCol
 from maskplay import _backend, corpus, fresh, hosts, memory, pretext, starts
 from maskplay.callbacks import STATE, Resume
 from maskplay.cli.fit import file_setting, model_setting, versions
+from maskplay.cli.models import CHECKPOINT, open_model
 from maskplay.cli.progress import StepProgress
 from maskplay.cli.recipe import (
     ELSEWHERE,
@@ -57,13 +58,13 @@ def pretrain(
     ),
     out: Path = typer.Option(..., help="The folder to make; `maskplay fill` and `maskplay.load` open it."),
     config: Path | None = typer.Option(None, help="A recipe: TOML, any of the options from --family to --seed."),
-    family: str | None = typer.Option(None, help="The form of a fresh network; default roformer."),
+    family: str | None = typer.Option(None, help="The form of a fresh network, default roformer; or what --model is."),
     hidden_size: int | None = typer.Option(None, help="Its width; default 256."),
     num_layers: int | None = typer.Option(None, help="Its layers; default 4."),
     num_heads: int | None = typer.Option(None, help="Its attention heads; default 4."),
     intermediate_size: int | None = typer.Option(None, help="Width inside its feed-forward layers; default 1024."),
     vocab_size: int | None = typer.Option(None, help="Most tokens of a vocabulary made from the text; default 12000."),
-    model: str | None = typer.Option(None, help="A checkpoint to go on from, instead of a fresh network."),
+    model: str | None = typer.Option(None, help=f"A checkpoint to go on from, not a fresh network: {CHECKPOINT}."),
     vocab: str | None = typer.Option(None, help="A vocabulary to use: a file or a model's folder."),
     length: int | None = typer.Option(None, help="Tokens of a row; default 128."),
     batch_size: int | None = typer.Option(None, help="Rows a step; default 32."),
@@ -87,7 +88,7 @@ def pretrain(
     as_mask: float | None = typer.Option(
         None, help="Share of their tokens shown as [MASK], of the others half stay, half are exchanged; default 0.8."
     ),
-    words: str | None = typer.Option(None, help="What finds Chinese words to hide whole: jieba, or an .arpa or .tsv."),
+    words: str | None = typer.Option(None, help="What finds words to hide whole: jieba, or a file .arpa, .tsv, .txt."),
     field: str | None = typer.Option(None, help="Which string of a JSON line is the text; default text. Pairs: A,B."),
     held_out: float | None = typer.Option(None, help="Share of the text that is only tested on; default 0.005."),
     report_every: int | None = typer.Option(None, help="Steps between two reports; default 500."),
@@ -268,9 +269,7 @@ def load_base(recipe: dict[str, Any]) -> Pretrained | None:
     """The checkpoint to go on from; the recipe then says what it is, and may not have said otherwise."""
     if not recipe["model"]:
         return None
-    base = load(recipe["model"])
-    if not isinstance(base, Pretrained):
-        raise UserError(f"model {recipe['model']}: expected a checkpoint, found a trained play")
+    base = open_model(recipe["model"], recipe["family"])
     for name in FRESH:
         has = base.family if name == "family" else getattr(base.config, name)
         if recipe[name] not in (None, has):
@@ -286,7 +285,7 @@ def with_heads(base: Pretrained, model: str, heads: Sequence[str], console: Cons
     if not lacking or base.network.decoder is not None:
         return base
     console.print(f"{model}: has no head {' and '.join(lacking)}; begun afresh")
-    return load(model, heads=[*base.network.heads, *lacking], strict=False)
+    return load(model, family=base.family, heads=[*base.network.heads, *lacking], strict=False)
 
 
 def texts_of(sources: Sequence[str], out: Path, board: str) -> list[Path]:
