@@ -2,7 +2,7 @@
 
 import typer
 
-from maskplay.cli.models import CHECKPOINT, FAMILY, VOCAB, open_model
+from maskplay.cli.models import CHECKPOINT, FAMILY, open_model
 
 
 def generate(
@@ -11,7 +11,9 @@ def generate(
     greedy: bool = typer.Option(True, "--greedy", help="Always take the likeliest token (so far the only way)."),
     max_new: int = typer.Option(50, min=1, help="Most tokens to add."),
     family: str | None = FAMILY,
-    vocab: str | None = VOCAB,
+    vocab: str | None = typer.Option(
+        None, "--vocab", "--tokenizer", help="The vocabulary's file or folder, if not with the weights."
+    ),
 ) -> None:
     """Go on with a text."""
     print(open_model(model, family, vocab).generate(prompt, max_new=max_new))
