@@ -16,8 +16,8 @@ FLOORS = [
         "optimizers stochastic autodiff statistics",
         False,
     ),
-    ("families objectives layers model regularization", False),
-    ("encoder language_model fresh starts", True),
+    ("families objectives layers regularization", False),
+    ("model encoder language_model fresh starts", True),
     ("checkpoints plays generative", False),
     ("pretrained cli serve __init__ __main__", True),
 ]
