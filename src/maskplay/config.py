@@ -118,7 +118,7 @@ class Config:
                 most = 4096 if name in ("num_layers", "num_decoder_layers", "num_blocks") else 2**31 - 1
                 object.__setattr__(self, name, whole_number(f"config: {name}", value, least, most))
             elif field.type is float:
-                if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < float("inf"):
+                if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < float("inf"):
                     raise UserError(f"config: {name}: expected a number of at least 0, found {value!r:.40}")
                 object.__setattr__(self, name, float(value))
             else:

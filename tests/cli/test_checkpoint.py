@@ -111,11 +111,10 @@ def test_what_looks_alike_is_told_apart(capfd, tiny: mp.Pretrained, tmp_path: Pa
         assert call("inspect", answers, *more) == 0
         assert f", family {family}\n" in capfd.readouterr().out
     assert call("generate", answers, "--prompt", "科学", "--max-new", 2, *more) == 0
-    (answers / "vocab.txt").rename(tmp_path / "elsewhere.txt")
     for name in ("--vocab", "--tokenizer"):
-        assert call("generate", answers, "--prompt", "科学", *more, name, tmp_path / "elsewhere.txt") == 0
-    capfd.readouterr()
-    assert "came without a vocabulary" in fault(capfd, "generate", answers, "--prompt", "科学", *more)
+        assert call("generate", answers, "--prompt", "科学", "--max-new", 2, *more, name, answers) == 0
+        capfd.readouterr()
+        assert "nowhere" in fault(capfd, "generate", answers, "--prompt", "科学", *more, name, tmp_path / "nowhere")
 
 
 def test_a_family_that_is_none(capfd, tiny: mp.Pretrained, tmp_path: Path) -> None:
