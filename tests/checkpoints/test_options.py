@@ -135,3 +135,17 @@ def test_task_types_count_where_the_config_says_so() -> None:
     for wrong in (task[:0], task[:, 1:]):
         with pytest.raises(mp.CheckpointError, match="left over ernie.embeddings.task_type"):
             mp.load({**more, name: wrong}, config=says)
+
+
+@pytest.mark.parametrize("form", ["google", "huggingface"])
+def test_how_fresh_weights_are_drawn_is_no_part_of_a_checkpoint(form: str, tmp_path: Path) -> None:
+    sizes = dict(vocab_size=30, hidden_size=16, num_layers=1, num_decoder_layers=1, num_heads=2, intermediate_size=8)
+    config = mp.families.T5.config.but(**sizes, head_size=None, initializer_range=0.5)
+    t5 = mp.Pretrained(mp.LanguageModel(config, ["lm"]), family="t5")
+    t5.save(tmp_path / "out", form)
+    back = mp.load(tmp_path / "out")
+    assert back.config == config.but(initializer_range=back.config.initializer_range)
+    with pytest.raises(mp.CheckpointError, match="cannot say attention_dropout = 0.2"):
+        mp.Pretrained(mp.LanguageModel(config.but(dropout=0.7, attention_dropout=0.2), ["lm"]), family="t5").save(
+            tmp_path / "no", form
+        )
