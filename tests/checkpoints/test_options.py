@@ -145,6 +145,7 @@ def test_how_fresh_weights_are_drawn_is_no_part_of_a_checkpoint(form: str, tmp_p
     t5.save(tmp_path / "out", form)
     back = mp.load(tmp_path / "out")
     assert back.config == config.but(initializer_range=back.config.initializer_range)
-    other = mp.Pretrained(mp.LanguageModel(config.but(rotary_base=5.0), ["lm"]), family="t5")
-    with pytest.raises(mp.CheckpointError, match="cannot say rotary_base = 5.0"):
-        other.save(tmp_path / "no", form)
+    if form == "huggingface":
+        other = mp.Pretrained(mp.LanguageModel(config.but(attention_dropout=0.2), ["lm"]), family="t5")
+        with pytest.raises(mp.CheckpointError, match="cannot say attention_dropout = 0.2"):
+            other.save(tmp_path / "no", form)
