@@ -74,6 +74,12 @@ def test_files(tmp_path):
         mp.words.write_contrast(rows, tmp_path / "a.csv")
 
 
+def test_odd_words_stay_in_their_column(tmp_path):
+    odd = {"a\tb": 3, "a\nb": 2, "a\r": 1, "a\\tb": 4, "\ud800": 5}
+    mp.words.write_contrast(mp.words.contrast(odd, odd), tmp_path / "a.tsv")
+    assert mp.words.read_vocabulary(tmp_path / "a.tsv") == {word.replace("\ud800", "?"): n for word, n in odd.items()}
+
+
 @pytest.mark.parametrize(
     "field, general, prior",
     [

@@ -93,6 +93,7 @@ def test_written_counts(tmp_path):
     assert (tmp_path / "a.tsv").read_text("utf-8").splitlines() == [
         *("text\tcount", "\\tb\\\\\t2", "a\\tb\t2", "\\\\a\\t\t1", "b\\\\a\t1")
     ]
+    assert mp.words.read_vocabulary(tmp_path / "a.tsv") == counts.counts()
     with pytest.raises(UserError, match=r"ends in \.tsv, \.parquet"):
         counts.write(tmp_path / "a.txt")
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `parquet` extra, is not installed")

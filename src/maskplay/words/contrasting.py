@@ -14,7 +14,7 @@ import numpy as np
 
 from maskplay.errors import UserError
 from maskplay.storage import new_file
-from maskplay.words.found import Found, checked_ending, counted
+from maskplay.words.found import Found, checked_ending, counted, escaped
 
 
 class Contrast(NamedTuple):
@@ -89,6 +89,8 @@ def contrast(
 def write_contrast(rows: list[Contrast], path: str | os.PathLike[str]) -> None:
     """Write a `.tsv` file, a header and a row for each word, whole or not at all.
 
+    Words are written as `Counts.write` writes texts.
+
     Raises:
         UserError: another ending.
 
@@ -105,4 +107,4 @@ def write_contrast(rows: list[Contrast], path: str | os.PathLike[str]) -> None:
         file.write(("\t".join(Contrast._fields) + "\n").encode())
         for row in rows:
             figures = f"{row.frequency:.12g}\t{row.general:.12g}\t{row.log_odds:.4f}\t{row.z:.4f}\t{row.share:.4f}"
-            file.write(f"{row.word}\t{figures}\n".encode())
+            file.write(f"{escaped(row.word)}\t{figures}\n".encode("utf-8", "replace"))

@@ -24,7 +24,7 @@ from maskplay.storage import new_file
 from maskplay.words.budget import Budget
 from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.engine import engine
-from maskplay.words.found import ROWS, checked_ending, parquet_file
+from maskplay.words.found import ROWS, checked_ending, escaped, parquet_file
 from maskplay.words.grams import Grams, Rule
 from maskplay.words.parallel import checked_workers, parallel_map
 from maskplay.words.reader import Reader
@@ -118,11 +118,8 @@ class Counts:
         with new_file(path) as file:
             file.write(b"text\tcount\n")
             for texts, counts in self._parts():
-                lines = "".join(f"{text.translate(ESCAPES)}\t{count}\n" for text, count in zip(texts, counts))
+                lines = "".join(f"{escaped(text)}\t{count}\n" for text, count in zip(texts, counts))
                 file.write(lines.encode("utf-8", "replace"))
-
-
-ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\r": r"\r", "\n": r"\n"})
 
 
 def count(

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from maskplay.storage import new_file
 
 FORMATS = (".tsv", ".parquet", ".txt")
 ROWS = 2**16  # turned into Python's objects at a time
+ESCAPES = {"\\": r"\\", "\t": r"\t", "\r": r"\r", "\n": r"\n"}  # what would break a table, and how it is written
+PLAIN, WRITTEN = {written: plain for plain, written in ESCAPES.items()}, str.maketrans(ESCAPES)
 
 
 class Word(NamedTuple):
@@ -140,6 +143,26 @@ def checked_ending(path: str | os.PathLike[str], formats: tuple[str, ...]) -> st
     if ending == ".parquet":
         _pyarrow()
     return ending
+
+
+def escaped(word: str) -> str:
+    r"""A word as a table has it, on one line and in one column.
+
+    Example:
+        >>> print(escaped("a\tb"))
+        a\tb
+    """
+    return word.translate(WRITTEN)
+
+
+def unescaped(written: str) -> str:
+    r"""The word that `escaped` has written so.
+
+    Example:
+        >>> unescaped(escaped("a\tb")) == "a\tb"
+        True
+    """
+    return re.sub(r"\\[\\trn]", lambda found: PLAIN[found[0]], written) if "\\" in written else written
 
 
 def _pyarrow() -> Any:

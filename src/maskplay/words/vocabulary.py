@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskplay import corpus
 from maskplay.errors import DataError, UserError
 from maskplay.words.cutting import Segmenter, batches, chinese, code_points, pieces
-from maskplay.words.found import Found, counted
+from maskplay.words.found import Found, counted, unescaped
 from maskplay.words.lattice import Runs, Scores, best_words, expected_words
 from maskplay.words.ngram_model import gathered
 from maskplay.words.symbols import MOST
@@ -175,7 +175,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
 
     Args:
         path: fields are divided by tabs or blanks, what follows the second is passed over; the first line may be a
-            header. Packed files are understood. Words of more than 100 characters are passed over.
+            header. Where tabs divide them, \\t, \\r, \\n and \\\\ in a word are read as `Counts.write` writes them.
+            Packed files are understood. Words of more than 100 characters are passed over.
 
     Raises:
         DataError: a line is not a word and its count, or a word comes twice; it is named.
@@ -202,13 +203,14 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
             count = math.nan
         if not 0 < count < MOST_COUNTED:
             raise DataError(f"{path}, line {number}: expected a word and its count, found {line!r:.60}")
-        if len(fields[0]) > LONGEST:
+        word = unescaped(fields[0]) if "\t" in line else fields[0]
+        if len(word) > LONGEST:
             continue
-        if fields[0] in counts:
-            raise DataError(f"{path}, line {number}: the word {fields[0]!r:.40} was there before")
+        if word in counts:
+            raise DataError(f"{path}, line {number}: the word {word!r:.40} was there before")
         if len(counts) == MOST_WORDS:
             raise DataError(f"{path}, line {number}: expected at most {MOST_WORDS:,} words")
-        counts[fields[0]] = count
+        counts[word] = count
     if not counts:
         raise DataError(f"{path}: expected words and their counts, found none")
     return counts
