@@ -173,6 +173,24 @@ def test_known_words_of_another_corpus():
     assert "天地" in set(old.word) and "天地" not in set(new.word) and "玄黄" in set(new.word)
 
 
+@pytest.mark.parametrize(
+    "table, missing",
+    [
+        ("text\tcount\n天地\t9\n", {"天地"}),
+        ("word\tcount\n天地\t9\n", {"天地"}),
+        ("text\t7\n天地\t9\n", {"天地", "text"}),  # no header
+        ("text\tcount\n \t9\n天地 \t3\n", set()),  # blanks were counted, which are no words here
+    ],
+)
+def test_known_words_of_a_table(tmp_path, table, missing):
+    (tmp_path / "known.tsv").write_text(table, encoding="utf-8")
+    texts, options = ["天地", "text", "9"] * 9, {"min_count": 2, "cohesion": (0.1,) * 3}
+    found = {row.word for row in mp.words.discover(iter(texts), **options)}
+    assert {"天地", "text", "9"} <= found
+    unknown = mp.words.discover(iter(texts), **options, known=tmp_path / "known.tsv")
+    assert {row.word for row in unknown} == found - missing
+
+
 def test_known_words_of_jieba():
     pytest.importorskip("jieba", reason="the `words` extra is not installed")
     found = mp.words.discover(iter(["北京大学", "玄黄宙宇"] * 5), min_count=2, cohesion=(0, 0, 0), known="jieba")

@@ -8,6 +8,7 @@ Sources: https://kexue.fm/archives/4256 (the method), https://kexue.fm/archives/
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from maskplay.words.trie import Trie
 COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
 ALPHANUMERIC = [(ord("0"), ord("9")), (ord("a"), ord("z")), (ord("A"), ord("Z"))]
 MODES = ("exact", "faithful")
+HEADER = re.compile(r"(word|text)(\t\D.*)?")  # of a table, whose second column would else begin with a count
 
 
 def discover(
@@ -76,7 +78,7 @@ def discover(
         min_length, max_length: characters of a word. (Single characters are found too, with nan for what only longer
             ones have.)
         known: words to leave out: an iterable, what was found or counted elsewhere, a file with one a line (what
-            follows a space or tab is ignored), or "jieba" for its dictionary.
+            follows a tab, or a space where there is no tab, is ignored), or "jieba" for its dictionary.
         not_first, not_last: characters with which no word may begin or end, "的了" for instance.
         runs: keep each run of ASCII letters and digits whole, as one symbol ("iPhone15"); exact mode only.
         field: of JSON lines.
@@ -230,9 +232,9 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
     if isinstance(known, Found) or hasattr(known, "counts"):  # what was found or counted
         return {*counted(known, "known")}
     if isinstance(known, (str, os.PathLike)):
-        words = [line.split()[0] for line in corpus.lines(corpus.file(known)) if line.strip()]
-        header = words[:1] == ["word"] and stem(Path(known)).endswith(".tsv")  # of what `Found.write` writes
-        return {*words[header:]}
+        lines = [line for line in corpus.lines(corpus.file(known)) if line.strip()]
+        header = stem(Path(known)).endswith(".tsv") and HEADER.fullmatch("".join(lines[:1])) is not None
+        return {line.split("\t" if "\t" in line else None, 1)[0] for line in lines[header:]}
     if not isinstance(known, Iterable):
         raise UserError(f"known: expected words or a file of them, found {known!r:.60}")
     words = set(known)
