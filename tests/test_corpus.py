@@ -155,6 +155,15 @@ def test_places(tmp_path, monkeypatch):
     assert "found 7" in told(lambda: corpus.paths([7]))
 
 
+def test_a_file_called_like_standard_input(tmp_path, monkeypatch):
+    written(tmp_path, "-", "二\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("一\n".encode())))
+    for place in (".", "./-", "[-]", tmp_path, corpus.file("./-")):
+        assert list(corpus.lines(place)) == ["二"]
+    assert list(corpus.lines([".", "-"])) == ["二", "一"]
+
+
 def test_folders_of_a_pattern_and_behind_links(tmp_path, monkeypatch):
     for name in ("in/a/news/1.txt", "in/b/news/2.txt", "in/news.txt", "elsewhere/3.txt"):
         written(tmp_path, name, "一\n")

@@ -44,7 +44,7 @@ def paths(sources: Sources) -> list[Path]:
     Args:
         sources: a place or a list or tuple of places. A place is a file, a folder (all files below it, sorted, also
             behind links; names that begin with a dot are passed over), a pattern such as "news/**/*.txt", or "-" for
-            standard input.
+            standard input ("./-" is a file of this name).
 
     Raises:
         UserError: a place names nothing.
@@ -71,7 +71,7 @@ def file(path: str | os.PathLike[str]) -> Part:
         >>> file("-").path
         PosixPath('-')
     """
-    found = Path(path)
+    found = STDIN if os.fspath(path) == "-" else _file(path)
     if found != STDIN and (found.is_dir() or not found.exists()):
         told = "expected a file, found a folder" if found.is_dir() else "no such file"
         raise UserError(f"{name_of(found)!r:.200}: {told}")
@@ -156,7 +156,8 @@ def files_of(sources: Sources) -> list[Part]:
         raise UserError("expected at least one file, folder or pattern, found none")
     once: dict[Any, Part] = {}
     for part in found:
-        once.setdefault((os.path.abspath(part.path), part.start, part.stop), part)
+        path = "" if part.path == STDIN else os.path.abspath(part.path)
+        once.setdefault((path, part.start, part.stop), part)
     return list(once.values())
 
 
@@ -173,7 +174,7 @@ def _found(place: str) -> Iterator[Path]:
     for top in tops:
         if not os.path.isdir(top):
             count += 1
-            yield Path(top)
+            yield _file(top)
             continue
         seen = set()  # folders may hold links to each other
         for folder, inner, names in os.walk(top, onerror=_unreadable, followlinks=True):
@@ -188,11 +189,16 @@ def _found(place: str) -> Iterator[Path]:
                 # A link that leads nowhere is told when it is opened; a pipe or device is no text.
                 if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
                     count += 1
-                    yield Path(path)
+                    yield _file(path)
     if not count:
         if os.path.isdir(place):
             raise UserError(f"{shown}: no file lies in this folder")
         raise UserError(f"{shown}: no such file, folder or pattern; in Python, texts themselves are iter([...])")
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    """A file's path, whole where it would be taken for standard input."""
+    return Path(path).absolute() if Path(path) == STDIN else Path(path)
 
 
 def _unreadable(error: OSError) -> None:
