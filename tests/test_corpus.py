@@ -155,6 +155,11 @@ def test_places(tmp_path, monkeypatch):
     assert "found 7" in told(lambda: corpus.paths([7]))
 
 
+@pytest.mark.parametrize("sources", [3, None])
+def test_what_is_neither_place_nor_text(sources):
+    assert told(lambda: corpus.lines(sources)) == f"expected files, folders, patterns or texts, found {sources}"
+
+
 def test_a_file_called_like_standard_input(tmp_path, monkeypatch):
     written(tmp_path, "-", "二\n")
     monkeypatch.chdir(tmp_path)

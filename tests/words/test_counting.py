@@ -162,6 +162,7 @@ def test_too_many_characters_are_told(monkeypatch):
         ({"n": 13}, "n: 13 of 60 different characters that occur 1 times or more do not fit 64 bits"),
         ({"n": 2, "min_count": 0}, "min_count: "),
         ({"tokenizer": split, "workers": -1}, "workers: "),
+        ({"tokenizer": "jieba"}, "tokenizer: expected a function from a line to its words, found 'jieba'"),
     ],
 )
 def test_wrong_options(options, told):

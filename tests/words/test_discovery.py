@@ -446,7 +446,20 @@ def test_long_tokens_are_counted_by_their_length(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_freedom": math.nan}, {"min_freedom": -1}, {"not_first": ["的"]}, {"memory": [1]}]
+    "options",
+    [
+        {"min_freedom": math.nan},
+        {"min_freedom": -1},
+        {"min_freedom": "2"},
+        {"min_alone": None},
+        {"min_length": "2"},
+        {"min_length": 0},
+        {"max_length": 0},
+        {"max_length": 2.5},
+        {"not_first": ["的"]},
+        {"memory": [1]},
+        {"folder": 3},
+    ],
 )
 def test_options_that_mean_nothing(options):
     with pytest.raises(UserError, match=next(iter(options))):

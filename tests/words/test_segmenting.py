@@ -221,13 +221,15 @@ def test_shares_cut_as_counts_do():
 
 
 def test_wrong_arguments():
-    for joins in ((0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan), (0.5,) * 257):
+    for joins in (3, ("x", "y"), (0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan), (0.5,) * 257):
         with pytest.raises(UserError, match="joins: expected 2 to 256 numbers above 0"):
             NgramSegmenter(MODELS[2], joins)
     with pytest.raises(UserError, match="the vocabulary: expected Chinese words, found none in 1 entries"):
         Vocabulary({"abc": 3})
     with pytest.raises(UserError, match="the vocabulary: expected counts above 0, found 0.0 of '天'"):
         Vocabulary({"天": 0})
+    with pytest.raises(UserError, match="the vocabulary: expected words with counts from 0 on, found 'x' of '天'"):
+        Vocabulary({"天": "x"})
     with pytest.raises(UserError, match="text 1: expected a string, found int"):
         list(mp.words.segment(iter(["天", 3]), {"天": 1}))
 
@@ -278,7 +280,7 @@ def test_perplexity_is_of_lines():
         MODELS[2].perplexity("天地")
 
 
-@pytest.mark.parametrize("unknown", [-math.inf, math.nan])
+@pytest.mark.parametrize("unknown", [-math.inf, math.nan, "x"])
 def test_what_is_unknown_has_a_price(unknown):
     with pytest.raises(UserError, match="unknown: expected the log of a probability, a finite number"):
         mp.words.Vocabulary({"天地": 3}, unknown=unknown)

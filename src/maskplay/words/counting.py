@@ -168,6 +168,8 @@ def count(
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)
     if tokenizer is not None:
+        if not callable(tokenizer):
+            raise UserError(f"tokenizer: expected a function from a line to its words, found {tokenizer!r:.40}")
         for name, value in (("cluster", cluster), ("memory", memory), ("folder", folder)):
             if value is not None:
                 raise UserError(f"{name}: it is for n-grams; the words of a tokenizer are counted in memory here")

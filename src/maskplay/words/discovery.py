@@ -9,6 +9,7 @@ Sources: https://kexue.fm/archives/4256 (the method), https://kexue.fm/archives/
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.corpus.places import check_field, stem
-from maskplay.errors import MissingExtra, UserError, whole_number
+from maskplay.errors import MissingExtra, UserError, whole_number, within
 from maskplay.words import original
 from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
 from maskplay.words.candidates import Candidates
@@ -110,11 +111,12 @@ def discover(
     least_cohesion = _checked_cohesion(cohesion, faithful)
     if min_count is not None:
         min_count = whole_number("min_count", min_count, 1)
-    if not 0 <= min_freedom < math.inf:
+    if not within(min_freedom, 0, sys.float_info.max):
         raise UserError(f"min_freedom: expected nats from 0 on, found {min_freedom!r:.40}")
-    if not 0 <= min_alone <= 1:
+    if not within(min_alone, 0, 1):
         raise UserError(f"min_alone: expected a share from 0 to 1, found {min_alone!r:.40}")
-    if max_length is not None and not min_length <= max_length:
+    min_length = whole_number("min_length", min_length, 1)
+    if max_length is not None and whole_number("max_length", max_length, 1) < min_length:
         raise UserError(f"max_length: expected at least min_length, {min_length}, found {max_length!r:.40}")
     for name, edge in (("not_first", not_first), ("not_last", not_last)):
         if not isinstance(edge, str):
@@ -164,7 +166,7 @@ def discover(
         tokens = counter.tokens(trie, order)
         budget.check(tokens.frequent(least), WORD_BYTES, f"tokens occur {least} times or more")
         words = Candidates(alphabet, members, tokens, bits, order, least)
-        words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
+        words.keep(min_length, math.inf if max_length is None else max_length, unknown, not_first, not_last)
         occurrences, left, right = counter.measure(words.trie())
         return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least, characters)
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from maskplay.errors import MissingExtra, UserError
+from maskplay.errors import MissingExtra, UserError, within
 from maskplay.storage import new_file
 
 FORMATS = (".tsv", ".parquet", ".txt")
@@ -193,7 +194,7 @@ def counted(words: Any, what: str) -> Mapping[str, float]:
     """Words with their counts, whichever of this package's objects holds them.
 
     Raises:
-        UserError: it holds none.
+        UserError: it holds none, or something else is among them.
 
     Example:
         >>> counted({"天地": 2}, "the words")
@@ -205,4 +206,7 @@ def counted(words: Any, what: str) -> Mapping[str, float]:
         raise UserError(
             f"{what}: expected words with their counts, found {words!r:.60}; of a file read_vocabulary makes them"
         )
+    for word, count in counts.items():
+        if not isinstance(word, str) or not within(count, 0, sys.float_info.max):
+            raise UserError(f"{what}: expected words with counts from 0 on, found {count!r:.40} of {word!r:.40}")
     return counts

@@ -7,13 +7,14 @@ that lived on others' occurrences fades. Source: Kudo 2018, arXiv:1804.10959, se
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
-from maskplay.errors import DataError, UserError
+from maskplay.errors import DataError, UserError, within
 from maskplay.words.cutting import Segmenter, batches, chinese, code_points, pieces
 from maskplay.words.found import Found, counted, unescaped
 from maskplay.words.lattice import Runs, Scores, best_words, expected_words
@@ -60,7 +61,7 @@ class Vocabulary(Segmenter):
         total = math.log(whole)
         least = math.log(min(self.counts.values())) if whole < 1.5 else 0.0  # shares add up to one
         self.unknown = math.log(HALF) + least - total if unknown is None else unknown
-        if not math.isfinite(self.unknown):
+        if not within(self.unknown, -sys.float_info.max, sys.float_info.max):
             raise UserError(f"unknown: expected the log of a probability, a finite number, found {unknown}")
         symbols = sorted(set("".join(self.counts)))
         if len(symbols) > MOST:
