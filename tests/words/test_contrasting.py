@@ -62,6 +62,16 @@ def test_what_was_discovered():
     assert mp.words.contrast(*found) == mp.words.contrast(*counts)
 
 
+def test_words_counted_alike_on_both_sides():
+    """In general texts 算子 stands in a longer word only, where `discover` does not count it."""
+    texts = ["算子", "算子谱"] * 20, ["算子理论", "天气很好"] * 50
+    found = [mp.words.discover(iter(lines), min_count=5, cohesion=(0.3,) * 3) for lines in texts]
+    assert {row.word: row.general for row in mp.words.contrast(*found)}["算子"] == 0
+    words = mp.words.Vocabulary(found[0])
+    field, general = (mp.words.count(iter(lines), tokenizer=words) for lines in texts)
+    assert {row.word: row[1:3] for row in mp.words.contrast(field, general)}["算子"] == (20, 50)
+
+
 def test_files(tmp_path):
     rows = mp.words.contrast({"天地": 3, "玄黄": 1}, {"天地": 1.5, "宇宙": 2})
     mp.words.write_contrast(rows, tmp_path / "a.tsv")

@@ -133,11 +133,18 @@ def size(sources: Sources) -> int:
 def are_places(sources: Sources) -> bool:
     """Whether sources say where texts lie; otherwise they are the texts.
 
+    Raises:
+        UserError: they are neither.
+
     Example:
         >>> are_places(["news.txt"]), are_places(line for line in ["一"])
         (True, False)
     """
-    return isinstance(sources, (str, os.PathLike, Part, list, tuple))
+    if isinstance(sources, (str, os.PathLike, Part, list, tuple)):
+        return True
+    if not isinstance(sources, Iterable):
+        raise UserError(f"expected files, folders, patterns or texts, found {sources!r:.40}")
+    return False
 
 
 def files_of(sources: Sources) -> list[Part]:

@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from maskplay.corpus.places import (
     SIZE,
@@ -80,7 +80,7 @@ def blocks(sources: Sources, field: str = "text", size: int = SIZE) -> Iterator[
         ['一二三\\n', '四\\n']
     """
     if not are_places(sources):
-        yield from _gathered(_checked(sources), size)
+        yield from _gathered(_checked(cast(Iterable[Any], sources)), size)
         return
     check_field(sources, field)
     for part in files_of(sources):
@@ -265,9 +265,7 @@ def _gathered(texts: Iterable[str], size: int) -> Iterator[str]:
         yield "".join(begun)
 
 
-def _checked(texts: Any) -> Iterator[str]:
-    if not isinstance(texts, Iterable):
-        raise UserError(f"expected files, folders, patterns or texts, found {texts!r:.40}")
+def _checked(texts: Iterable[Any]) -> Iterator[str]:
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"text {i}: expected a string, found {type(text).__name__}")

@@ -25,7 +25,7 @@ class Contrast(NamedTuple):
     Attributes:
         word: its text.
         frequency: how often it is in the field's.
-        general: how often in the other.
+        general: how often in the other, as far as was counted there.
         log_odds: natural log of how much greater its odds are in the field.
         z: that over its standard error; beyond 2 it is hardly chance.
         share: of its occurrences, how many would be the field's if both were equally long, drawn towards a half where
@@ -51,7 +51,9 @@ def contrast(
 
     Args:
         field: how often each word occurs in the field's texts, or what `discover` found in them.
-        general: the same in others.
+        general: the same in others. A word that is missing on a side counts as 0 there. What `discover` found misses
+            words that were too rare or stood in longer ones; better count the same words in both corpora:
+            `count(texts, tokenizer=Vocabulary(found))`.
         prior: how many words the prior weighs, shared out as the words of both are; more of them draw rare words
             nearer to no difference.
 
