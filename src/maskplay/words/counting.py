@@ -178,7 +178,8 @@ def count(
         raise UserError("start_method: it is for processes; n-grams are counted by threads")
     n = whole_number("n", n, 1)
     reading = partial(_reader, field, n > ANY)
-    with engine(reading, sources, workers, folder, cluster, Budget(memory), tell) as counter:
+    budget = Budget(memory, 1 if cluster is not None else workers)
+    with engine(reading, sources, workers, folder, cluster, budget, tell) as counter:
         alphabet = counter.read()
         bits = max(1, len(alphabet).bit_length())
         if len(alphabet) == MOST:

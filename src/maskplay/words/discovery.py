@@ -21,7 +21,7 @@ from maskplay import corpus
 from maskplay.corpus.places import check_field, stem
 from maskplay.errors import MissingExtra, UserError, whole_number, within
 from maskplay.words import original
-from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
+from maskplay.words.budget import COUNT_BYTES, MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
 from maskplay.words.candidates import Candidates
 from maskplay.words.cutting import HAN
 from maskplay.words.engine import engine
@@ -85,7 +85,8 @@ def discover(
         field: of JSON lines.
         workers: threads (the work is NumPy's, which lets them run at once); processes with `cluster="local"`.
         memory: most bytes for the whole process, a number or "1G"; beyond it work goes through files. Default: all that
-            it takes, about 2 bytes for each byte of the corpus. On a cluster, of each worker.
+            it takes, about 2 bytes for each byte of the corpus. Each further worker takes 12 MB of it. On a cluster, of
+            each worker.
         folder: where such files go, in a folder that is removed at the end; default the system's place for them. On a
             cluster, a folder that all machines share, or a URL that fsspec knows ("s3://bucket/scratch").
         cluster: count on a Ray cluster, whose machines must see the sources: "local" starts one on this machine, "auto"
@@ -125,7 +126,8 @@ def discover(
         raise UserError("runs: the original cuts no text into runs; use mode='exact'")
     unknown = _checked_known(known)
     workers = checked_workers(workers)
-    budget = Budget(memory)
+    threads = 1 if cluster is not None else workers
+    budget = Budget(memory, threads)
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)
     with engine(partial(_reader, faithful, runs, field), sources, workers, folder, cluster, budget, tell) as counter:
@@ -161,7 +163,8 @@ def discover(
             single = np.where(alphabet.counts >= least, alphabet.counts, 0)
         members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
         del grams
-        budget.check(sum(len(keys) for keys, _ in members.values()), MEMBER_BYTES, "n-grams hold together")
+        each = MEMBER_BYTES + COUNT_BYTES * threads
+        budget.check(sum(len(keys) for keys, _ in members.values()), each, "n-grams hold together")
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
         tokens = counter.tokens(trie, order)
         budget.check(tokens.frequent(least), WORD_BYTES, f"tokens occur {least} times or more")
