@@ -137,10 +137,10 @@ def test_long_ngrams_of_many_characters(n):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_field_is_looked_for_where_it_can_be(tmp_path, workers):
-    (tmp_path / "a.json").write_text('{"body": "一"}\n' * 9)
+    (tmp_path / "a.txt").write_text('{"body": "一"}\n' * 9)
     for what in ({"n": 1}, {"tokenizer": split}):
-        with pytest.raises(UserError, match="field: 'body' is looked for in files .jsonl or .ndjson; found .*a.json"):
-            mp.words.count(tmp_path / "a.json", **what, field="body", workers=workers)
+        with pytest.raises(UserError, match="field: 'body' is looked for in files .jsonl, .ndjson or .json; found .*a"):
+            mp.words.count(tmp_path / "a.txt", **what, field="body", workers=workers)
     (tmp_path / "b.jsonl").write_text('{"body": "二"}\n' * 9)  # beside plain text, which has no fields
     assert mp.words.count(tmp_path, tokenizer=split, field="body", workers=workers).total == 27
 

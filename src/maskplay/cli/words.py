@@ -32,7 +32,9 @@ ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signa
 
 app = typer.Typer(help="Find and count words in raw text, cut it into words.", rich_markup_mode=None)
 
-SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
+SOURCES = typer.Argument(
+    help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst, .jsonl and .json are understood."
+)
 FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
 WORKERS = typer.Option(1, min=1, help="Threads; processes with --words, --agree or --cluster local.")
 CLUSTER = typer.Option(None, help="Count on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")

@@ -1,5 +1,6 @@
 """Where text lies: files, folders, patterns, compressed files, standard input; and how workers share them."""
 
+import codecs
 import glob
 import gzip
 import importlib
@@ -224,8 +225,18 @@ def stem(path: Path) -> str:
 
 
 def holds_json(path: Path) -> bool:
-    """Whether its name says that each of its lines is a JSON object."""
-    return stem(path).endswith((".jsonl", ".ndjson"))
+    """Whether each of its lines is a JSON object: its name says so, or of standard input the first character, {."""
+    if path != STDIN:
+        return stem(path).endswith((".jsonl", ".ndjson", ".json"))
+    with opened(path) as file:
+        if hasattr(file, "peek"):
+            first = file.peek(1)
+        elif file.seekable():  # bytes in memory
+            first = file.read(SIZE)
+            file.seek(-len(first), os.SEEK_CUR)
+        else:
+            first = b""
+    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def check_field(sources: Sources, field: str) -> None:
@@ -234,8 +245,8 @@ def check_field(sources: Sources, field: str) -> None:
     if field == "text" or not are_places(sources) or any(isinstance(place, Part) for place in places):
         return
     if not any(map(holds_json, found := paths(sources))):
-        told = "standard input is read as text" if found[0] == STDIN else f"found {name_of(found[0])}"
-        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl or .ndjson; {told}")
+        told = "standard input begins as text" if found[0] == STDIN else f"found {name_of(found[0])}"
+        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl, .ndjson or .json; {told}")
 
 
 def name_of(path: Path) -> str:
