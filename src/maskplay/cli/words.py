@@ -134,6 +134,8 @@ def count(
         raise UserError("expected either --n or --words, found both")
     _not_read(out, sources, by)
     tokenizer = None if by is None else _jieba if by == "jieba" else words.load_segmenter(by)
+    if by == "jieba":
+        _jieba("天")  # loads its dictionary here, once, and not in each process
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     with _progress(out) as tell:
         where: dict[str, Any] = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}
