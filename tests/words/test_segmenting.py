@@ -24,7 +24,7 @@ CHINESE = st.text(st.sampled_from([*(chr(0x4E00 + i) for i in range(12)), *"北�
 SEEN = "".join(x for line in generated(0, 300) for x in line if x >= "一" and x.isalpha())
 PIECES = st.builds(lambda start, length: SEEN[start : start + length], st.integers(0, len(SEEN)), st.integers(0, 9))
 KINDS = ["北京大学", "大学", "𠀀", "天", "iPhone15", "3.5%", "，", " \n", "９．５％", "O'R", "。.%", "テ"]
-MIXED = st.lists(st.sampled_from(KINDS))
+MIXED = st.lists(st.sampled_from([*KINDS, "e\u0301", "\u0301\u0302"]))
 WORDS = {"北京": 5, "大学": 5, "北京大学": 3, "大": 2, "学": 1, "京大": 4, "𠀀𠀀": 2, "𠀀": 1, "T恤": 9, "学𠀀": 0.5}
 
 
@@ -133,6 +133,8 @@ def test_what_is_no_chinese():
         ["O'Reilly", ".", " ", "U.S.A", ".", "-", "1"],
         ["１９９８", "年", "９．５％", "阿", "·", "天地", "天地"],
         ["été", "テ", "ス", "😀", "а1б"],
+        ["re\u0301sume\u0302\u0301", " ", "हिन्दी", "，", "𝐀𝐁", "天地", "\u0301", "😀", "\ufe0f", "a"],
+        ["l'e\u0301te\u0301", "，", "\u0301", "\u0302", "e"],
         [".", ".", "5", ".", ".", "%"],
     ):
         assert words("".join(expected_words)) == expected_words
