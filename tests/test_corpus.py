@@ -48,6 +48,7 @@ def told(call) -> str:
         ("two.gz", gzip.compress(TEXT.encode()[:5], mtime=0) + gzip.compress(TEXT.encode()[5:], mtime=0)),
         ("a.xz", lzma.compress(TEXT.encode())),
         ("a.jsonl", as_json(LINES)),
+        ("a.json.gz", gzip.compress(as_json(LINES), mtime=0)),
         ("windows.jsonl", as_json(["一二三\r\n", "四 𠀀\n五\u2028六\x0c"]).replace(b"\n", b"\r\n\n")),
         ("a.jsonl.xz", lzma.compress(as_json(LINES))),
     ],
@@ -84,8 +85,8 @@ def test_another_field(tmp_path):
 
 
 def test_a_field_that_no_file_has(tmp_path):
-    wrong = written(tmp_path, "a.json", '{"body": "一"}\n')
-    expected = f"field: 'body' is looked for in files .jsonl or .ndjson; found {wrong}"
+    wrong = written(tmp_path, "a.txt", '{"body": "一"}\n')
+    expected = f"field: 'body' is looked for in files .jsonl, .ndjson or .json; found {wrong}"
     assert told(lambda: corpus.lines(wrong, field="body")) == expected
     right = written(tmp_path, "b.ndjson", '{"body": "二"}\n')
     assert list(corpus.lines([wrong, right], field="body")) == ['{"body": "一"}', "二"]
@@ -103,7 +104,8 @@ def test_standard_input(monkeypatch, tmp_path):
         assert not file.closed
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))  # as some programs give it
     assert list(corpus.lines("-")) == LINES
-    assert "field: 'body' is looked for in files .jsonl" in told(lambda: corpus.lines("-", field="body"))
+    found = told(lambda: corpus.lines("-", field="body"))
+    assert found == "field: 'body' is looked for in files .jsonl, .ndjson or .json; standard input begins as text"
     monkeypatch.setattr(sys, "stdin", None)
     assert told(lambda: corpus.lines("-")) == "standard input: cannot be read (it is closed)"
 
@@ -153,6 +155,39 @@ def test_places(tmp_path, monkeypatch):
         assert "texts themselves are iter([...])" in told(lambda missing=missing: corpus.paths(missing))
     assert "expected at least one" in told(lambda: corpus.paths([]))
     assert "found 7" in told(lambda: corpus.paths([7]))
+
+
+@pytest.mark.parametrize("sources", [3, None])
+def test_what_is_neither_place_nor_text(sources):
+    assert told(lambda: corpus.lines(sources)) == f"expected files, folders, patterns or texts, found {sources}"
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\n \n"])
+def test_standard_input_of_json_lines(monkeypatch, tmp_path, before):
+    content = before + as_json(LINES, "body")
+    for opened in (open(written(tmp_path, "in", content)), io.TextIOWrapper(io.BytesIO(content))):  # noqa: SIM115
+        with opened as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert list(corpus.lines("-", field="body")) == LINES
+
+
+def test_json_is_not_taken_for_text(monkeypatch, tmp_path):
+    for content, fault in (
+        ('{"title": "一"}', "expected an object with a string 'text'"),
+        ("{一}", "a JSON object a line"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        for place in ("-", written(tmp_path, "a.json", content)):
+            assert fault in told(lambda place=place: corpus.lines(place))
+
+
+def test_a_file_called_like_standard_input(tmp_path, monkeypatch):
+    written(tmp_path, "-", "二\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("一\n".encode())))
+    for place in (".", "./-", "[-]", tmp_path, corpus.file("./-")):
+        assert list(corpus.lines(place)) == ["二"]
+    assert list(corpus.lines([".", "-"])) == ["二", "一"]
 
 
 def test_folders_of_a_pattern_and_behind_links(tmp_path, monkeypatch):

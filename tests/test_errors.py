@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import maskplay as mp
-from maskplay.errors import UserError, whole_number
+from maskplay.errors import UserError, whole_number, within
 
 
 @pytest.mark.parametrize("found", [3, np.int64(3), np.uint8(3), np.array(3)])
@@ -18,6 +18,16 @@ def test_every_kind_of_whole_number_is_taken(found: object) -> None:
 def test_all_else_is_refused(found: object) -> None:
     with pytest.raises(UserError, match="^n: expected a whole number from 1 to 4, found "):
         whole_number("n", found, 1, 4)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.int64(1), np.float64(1)])
+def test_a_number_in_bounds(value: object) -> None:
+    assert within(value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1], float("nan"), np.float32("nan"), 1.1, -1, 10**400])
+def test_all_else_is_not_within(value: object) -> None:
+    assert within(value, 0, 1) is False
 
 
 def test_numpy_integers_are_settings() -> None:

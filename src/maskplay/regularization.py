@@ -16,8 +16,8 @@ import keras
 from keras import ops, tree
 
 from maskplay.autodiff import value_and_gradient
-from maskplay.errors import UserError, whole_number
-from maskplay.optimizers.wrapper import listed, paths_matching, within
+from maskplay.errors import UserError, whole_number, within
+from maskplay.optimizers.wrapper import listed, paths_matching
 
 SCALE = 2.0**10  # of scores whose gradient goes through float16
 

@@ -469,8 +469,11 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--vocab-size", "50"], "vocab_size: expected at least 77 (special tokens, a-z and 0-9), found 50"),
         (["--vocab", no_mask], "vocab_size: the vocabulary"),
         (["--model", whole], f"vocab_size: the model {whole} has one already, found 100; leave it out"),
-        (["--field", "body"], "field: 'body' is looked for in files .jsonl or .ndjson; found"),
-        (["--objective", "simbert", "--field", "q,a"], "field: 'q,a' is looked for in files .jsonl or .ndjson; found"),
+        (["--field", "body"], "field: 'body' is looked for in files .jsonl, .ndjson or .json; found"),
+        (
+            ["--objective", "simbert", "--field", "q,a"],
+            "field: 'q,a' is looked for in files .jsonl, .ndjson or .json; found",
+        ),
         (["--learning-rate", "nan"], "learning_rate: expected a number above 0"),
         (["--batch-size", "0"], "batch_size: expected at least 1, found 0"),
         (["--held-out", "1"], "held_out: expected a share between 0 and 1"),

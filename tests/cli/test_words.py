@@ -106,6 +106,16 @@ def test_count_the_words_of_jieba(capfd, tmp_path):
     assert "1 different, 2 in all, each at least 2 times: " in capfd.readouterr().err
 
 
+def test_jieba_is_loaded_once_for_all_processes(tmp_path, monkeypatch):
+    jieba = pytest.importorskip("jieba")
+    monkeypatch.setattr(jieba.dt, "initialized", False)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("北京 天气，北京\n", encoding="utf-8")
+    out, options = tmp_path / "counts.tsv", ("--words", "jieba", "--workers", 2)
+    assert call("words", "count", tmp_path, "--out", out, *options) == 0
+    assert jieba.dt.initialized and "北京\t4\n" in out.read_text("utf-8")
+
+
 def joined(lines) -> str:
     return "".join(" ".join(word for word in words if word.strip()) + "\n" for words in lines)
 

@@ -70,7 +70,12 @@ def test_a_phrase_goes_where_its_surroundings_hold_other_words():
     assert len(mp.words.agreed(found, iter(texts), model)) == 0
 
 
-@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan"), "x"])
 def test_no_share(least):
     with pytest.raises(UserError, match="least: expected a share from 0 to 1"):
         mp.words.agreed(FOUND, iter(TEXTS), HALF, least=least)
+
+
+def test_only_what_was_found_can_be_agreed_on():
+    with pytest.raises(UserError, match="found: expected what discover found, found {'天': 1}"):
+        mp.words.agreed({"天": 1}, iter(TEXTS), HALF)

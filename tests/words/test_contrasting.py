@@ -62,6 +62,16 @@ def test_what_was_discovered():
     assert mp.words.contrast(*found) == mp.words.contrast(*counts)
 
 
+def test_words_counted_alike_on_both_sides():
+    """In general texts 算子 stands in a longer word only, where `discover` does not count it."""
+    texts = ["算子", "算子谱"] * 20, ["算子理论", "天气很好"] * 50
+    found = [mp.words.discover(iter(lines), min_count=5, cohesion=(0.3,) * 3) for lines in texts]
+    assert {row.word: row.general for row in mp.words.contrast(*found)}["算子"] == 0
+    words = mp.words.Vocabulary(found[0])
+    field, general = (mp.words.count(iter(lines), tokenizer=words) for lines in texts)
+    assert {row.word: row[1:3] for row in mp.words.contrast(field, general)}["算子"] == (20, 50)
+
+
 def test_files(tmp_path):
     rows = mp.words.contrast({"天地": 3, "玄黄": 1}, {"天地": 1.5, "宇宙": 2})
     mp.words.write_contrast(rows, tmp_path / "a.tsv")
@@ -74,6 +84,19 @@ def test_files(tmp_path):
         mp.words.write_contrast(rows, tmp_path / "a.csv")
 
 
+def test_a_small_prior_leaves_figures():
+    """Of a sum less its greatest part nothing would be left."""
+    rows = mp.words.contrast({"天地": 5}, {"玄黄": 5}, prior=1e-20)
+    assert [row.word for row in rows] == ["天地", "玄黄"] and rows[0].z == -rows[1].z
+    assert rows[0].log_odds == pytest.approx(2 * math.log(5 / 5e-21))
+
+
+def test_odd_words_stay_in_their_column(tmp_path):
+    odd = {"a\tb": 3, "a\nb": 2, "a\r": 1, "a\\tb": 4, "\ud800": 5}
+    mp.words.write_contrast(mp.words.contrast(odd, odd), tmp_path / "a.tsv")
+    assert mp.words.read_vocabulary(tmp_path / "a.tsv") == {word.replace("\ud800", "?"): n for word, n in odd.items()}
+
+
 @pytest.mark.parametrize(
     "field, general, prior",
     [
@@ -84,8 +107,13 @@ def test_files(tmp_path):
         ({"天": math.nan, "地": 2}, {"天": 1}, 1),
         ({"天": 1, "地": 2}, {"天": 1}, 0),
         ({"天": 1, "地": 2}, {"天": 1}, math.inf),
+        ({"天": 1, "地": 2}, {"天": 1}, "x"),
+        ({"天": "1", "地": 2}, {"天": 1}, 1),
+        ({"天": 1, 3: 2}, {"天": 1}, 1),
+        ({"天": 1e308, "地": 1e308}, {"天": 1}, 1),
     ],
 )
 def test_wrong_arguments(field, general, prior):
-    with pytest.raises(UserError, match="contrast: expected counts of two words|prior: expected a number above 0"):
+    told = "contrast: expected (counts of two words|words with counts from 0)|prior: (expected a number|1 and these)"
+    with pytest.raises(UserError, match=told):
         mp.words.contrast(field, general, prior=prior)

@@ -93,6 +93,7 @@ def test_written_counts(tmp_path):
     assert (tmp_path / "a.tsv").read_text("utf-8").splitlines() == [
         *("text\tcount", "\\tb\\\\\t2", "a\\tb\t2", "\\\\a\\t\t1", "b\\\\a\t1")
     ]
+    assert mp.words.read_vocabulary(tmp_path / "a.tsv") == counts.counts()
     with pytest.raises(UserError, match=r"ends in \.tsv, \.parquet"):
         counts.write(tmp_path / "a.txt")
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the `parquet` extra, is not installed")
@@ -136,10 +137,10 @@ def test_long_ngrams_of_many_characters(n):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_field_is_looked_for_where_it_can_be(tmp_path, workers):
-    (tmp_path / "a.json").write_text('{"body": "一"}\n' * 9)
+    (tmp_path / "a.txt").write_text('{"body": "一"}\n' * 9)
     for what in ({"n": 1}, {"tokenizer": split}):
-        with pytest.raises(UserError, match="field: 'body' is looked for in files .jsonl or .ndjson; found .*a.json"):
-            mp.words.count(tmp_path / "a.json", **what, field="body", workers=workers)
+        with pytest.raises(UserError, match="field: 'body' is looked for in files .jsonl, .ndjson or .json; found .*a"):
+            mp.words.count(tmp_path / "a.txt", **what, field="body", workers=workers)
     (tmp_path / "b.jsonl").write_text('{"body": "二"}\n' * 9)  # beside plain text, which has no fields
     assert mp.words.count(tmp_path, tokenizer=split, field="body", workers=workers).total == 27
 
@@ -161,6 +162,7 @@ def test_too_many_characters_are_told(monkeypatch):
         ({"n": 13}, "n: 13 of 60 different characters that occur 1 times or more do not fit 64 bits"),
         ({"n": 2, "min_count": 0}, "min_count: "),
         ({"tokenizer": split, "workers": -1}, "workers: "),
+        ({"tokenizer": "jieba"}, "tokenizer: expected a function from a line to its words, found 'jieba'"),
     ],
 )
 def test_wrong_options(options, told):

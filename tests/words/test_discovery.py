@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from words.references import exact, faithful, generated
 class Tight(budget.Budget):
     """A limit that nothing fits into."""
 
-    def __init__(self, memory: object) -> None:
+    def __init__(self, *settings: object) -> None:
         self.left = 4000
 
     def check(self, count: int, size: int, what: str) -> None:
@@ -173,6 +174,24 @@ def test_known_words_of_another_corpus():
     assert "天地" in set(old.word) and "天地" not in set(new.word) and "玄黄" in set(new.word)
 
 
+@pytest.mark.parametrize(
+    "table, missing",
+    [
+        ("text\tcount\n天地\t9\n", {"天地"}),
+        ("word\tcount\n天地\t9\n", {"天地"}),
+        ("text\t7\n天地\t9\n", {"天地", "text"}),  # no header
+        ("text\tcount\n \t9\n天地 \t3\n", set()),  # blanks were counted, which are no words here
+    ],
+)
+def test_known_words_of_a_table(tmp_path, table, missing):
+    (tmp_path / "known.tsv").write_text(table, encoding="utf-8")
+    texts, options = ["天地", "text", "9"] * 9, {"min_count": 2, "cohesion": (0.1,) * 3}
+    found = {row.word for row in mp.words.discover(iter(texts), **options)}
+    assert {"天地", "text", "9"} <= found
+    unknown = mp.words.discover(iter(texts), **options, known=tmp_path / "known.tsv")
+    assert {row.word for row in unknown} == found - missing
+
+
 def test_known_words_of_jieba():
     pytest.importorskip("jieba", reason="the `words` extra is not installed")
     found = mp.words.discover(iter(["北京大学", "玄黄宙宇"] * 5), min_count=2, cohesion=(0, 0, 0), known="jieba")
@@ -251,6 +270,10 @@ def test_memory_is_a_limit_for_the_process():
         mp.words.discover(iter(["天地"]), memory="10M")
     with pytest.raises(UserError, match="memory: expected a size such as 800M or 1G, found 'much'"):
         mp.words.discover(iter(["天地"]), memory="much")
+    limit = budget.resident() + budget.LEAST + 2**24
+    for workers in (1, 12):  # of which each takes some
+        with pytest.raises(UserError, match="or fewer than 12 workers") if workers > 1 else nullcontext():
+            mp.words.discover(iter(["天地"]), memory=limit, workers=workers)
     left = budget.Budget(budget.resident() + 2**30).left
     assert left is not None and abs(left - 2**30) < 2**26
     limited = budget.Budget(budget.resident() + 2**30)
@@ -382,25 +405,29 @@ PEAK = """
 import sys
 from pathlib import Path
 import maskplay as mp
-from maskplay.words.budget import LEAST, resident
+from maskplay.words.budget import LEAST, WORKER_BYTES, resident
 
-limit = resident() + LEAST + 2**24
+workers = int(sys.argv[2])
+limit = resident() + LEAST + (workers - 1) * WORKER_BYTES + 2**24
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-mp.words.discover(sys.argv[1], min_length=2, memory=limit, workers=2)
+mp.words.discover(sys.argv[1], min_length=2, memory=limit, workers=workers)
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(int(peak.split()[1]) / (limit // 1024))
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the system does not tell the peak")
-def test_a_process_keeps_within_its_memory(tmp_path):
-    """Also where two threads read lines as long as files: by what the system says of a process."""
+@pytest.mark.parametrize("workers, places", [(2, 1), (12, 250_000)])
+def test_a_process_keeps_within_its_memory(tmp_path, workers, places):
+    """Also where two threads read lines as long as files, or there are many: by what the system says of a process."""
     draw = np.random.default_rng(0)
     words = draw.integers(0x4E00, 0x5600, (2000, 3))
-    text = "".join(map(chr, words[draw.integers(2000, size=5_000_000)].ravel()))  # 45 MB, one line
+    text = np.array([*map(chr, words[draw.integers(2000, size=5_000_000)].ravel())]).reshape(places, -1)
+    text = "\n".join(map("".join, text.tolist()))  # 45 MB
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path], capture_output=True, text=True, timeout=300)
+    arguments = [sys.executable, "-c", PEAK, tmp_path, str(workers)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.05, done.stdout  # 1.3 where each thread holds its line
 
@@ -428,7 +455,20 @@ def test_long_tokens_are_counted_by_their_length(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_freedom": math.nan}, {"min_freedom": -1}, {"not_first": ["的"]}, {"memory": [1]}]
+    "options",
+    [
+        {"min_freedom": math.nan},
+        {"min_freedom": -1},
+        {"min_freedom": "2"},
+        {"min_alone": None},
+        {"min_length": "2"},
+        {"min_length": 0},
+        {"max_length": 0},
+        {"max_length": 2.5},
+        {"not_first": ["的"]},
+        {"memory": [1]},
+        {"folder": 3},
+    ],
 )
 def test_options_that_mean_nothing(options):
     with pytest.raises(UserError, match=next(iter(options))):

@@ -3,6 +3,7 @@ them."""
 
 import gzip
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,8 @@ def test_a_real_corpus(data: Path):
     model = mp.words.train_ngrams(iter(lines[:3600]))
     seen, held_out = model.perplexity(lines[:400]), model.perplexity(lines[3600:])
     assert 1 < seen < held_out < 400
+
+
+def test_training_needs_no_place_for_files(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    assert mp.words.train_ngrams(iter(["天地玄黄"] * 5), workers=2).order == 4

@@ -24,7 +24,7 @@ CHINESE = st.text(st.sampled_from([*(chr(0x4E00 + i) for i in range(12)), *"北�
 SEEN = "".join(x for line in generated(0, 300) for x in line if x >= "一" and x.isalpha())
 PIECES = st.builds(lambda start, length: SEEN[start : start + length], st.integers(0, len(SEEN)), st.integers(0, 9))
 KINDS = ["北京大学", "大学", "𠀀", "天", "iPhone15", "3.5%", "，", " \n", "９．５％", "O'R", "。.%", "テ"]
-MIXED = st.lists(st.sampled_from(KINDS))
+MIXED = st.lists(st.sampled_from([*KINDS, "e\u0301", "\u0301\u0302"]))
 WORDS = {"北京": 5, "大学": 5, "北京大学": 3, "大": 2, "学": 1, "京大": 4, "𠀀𠀀": 2, "𠀀": 1, "T恤": 9, "学𠀀": 0.5}
 
 
@@ -133,6 +133,8 @@ def test_what_is_no_chinese():
         ["O'Reilly", ".", " ", "U.S.A", ".", "-", "1"],
         ["１９９８", "年", "９．５％", "阿", "·", "天地", "天地"],
         ["été", "テ", "ス", "😀", "а1б"],
+        ["re\u0301sume\u0302\u0301", " ", "हिन्दी", "，", "𝐀𝐁", "天地", "\u0301", "😀", "\ufe0f", "a"],
+        ["l'e\u0301te\u0301", "，", "\u0301", "\u0302", "e"],
         [".", ".", "5", ".", ".", "%"],
     ):
         assert words("".join(expected_words)) == expected_words
@@ -221,13 +223,15 @@ def test_shares_cut_as_counts_do():
 
 
 def test_wrong_arguments():
-    for joins in ((0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan), (0.5,) * 257):
+    for joins in (3, ("x", "y"), (0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan), (0.5,) * 257):
         with pytest.raises(UserError, match="joins: expected 2 to 256 numbers above 0"):
             NgramSegmenter(MODELS[2], joins)
     with pytest.raises(UserError, match="the vocabulary: expected Chinese words, found none in 1 entries"):
         Vocabulary({"abc": 3})
     with pytest.raises(UserError, match="the vocabulary: expected counts above 0, found 0.0 of '天'"):
         Vocabulary({"天": 0})
+    with pytest.raises(UserError, match="the vocabulary: expected words with counts from 0 on, found 'x' of '天'"):
+        Vocabulary({"天": "x"})
     with pytest.raises(UserError, match="text 1: expected a string, found int"):
         list(mp.words.segment(iter(["天", 3]), {"天": 1}))
 
@@ -278,7 +282,7 @@ def test_perplexity_is_of_lines():
         MODELS[2].perplexity("天地")
 
 
-@pytest.mark.parametrize("unknown", [-math.inf, math.nan])
+@pytest.mark.parametrize("unknown", [-math.inf, math.nan, "x"])
 def test_what_is_unknown_has_a_price(unknown):
     with pytest.raises(UserError, match="unknown: expected the log of a probability, a finite number"):
         mp.words.Vocabulary({"天地": 3}, unknown=unknown)

@@ -54,7 +54,8 @@ from maskplay.words import load_segmenter
 
 def pretrain(
     sources: list[str] = typer.Argument(
-        metavar="PATH...", help="Text: files, folders, patterns; .gz, .xz, .zst, .jsonl. A blank line ends a document."
+        metavar="PATH...",
+        help="Text: files, folders, patterns; .gz, .xz, .zst, .jsonl, .json. A blank line ends a document.",
     ),
     out: Path = typer.Option(..., help="The folder to make; `maskplay fill` and `maskplay.load` open it."),
     config: Path | None = typer.Option(None, help="A recipe: TOML, any of the options from --family to --seed."),

@@ -32,7 +32,9 @@ ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signa
 
 app = typer.Typer(help="Find and count words in raw text, cut it into words.", rich_markup_mode=None)
 
-SOURCES = typer.Argument(help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst and .jsonl are understood.")
+SOURCES = typer.Argument(
+    help="Files, folders, patterns, or - for stdin; .gz, .xz, .zst, .jsonl and .json are understood."
+)
 FIELD = typer.Option("text", help="Of JSON lines, which string is the text.")
 WORKERS = typer.Option(1, min=1, help="Threads; processes with --words, --agree or --cluster local.")
 CLUSTER = typer.Option(None, help="Count on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
@@ -132,6 +134,8 @@ def count(
         raise UserError("expected either --n or --words, found both")
     _not_read(out, sources, by)
     tokenizer = None if by is None else _jieba if by == "jieba" else words.load_segmenter(by)
+    if by == "jieba":
+        _jieba("天")  # loads its dictionary here, once, and not in each process
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
     with _progress(out) as tell:
         where: dict[str, Any] = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}

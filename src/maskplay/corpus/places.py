@@ -1,5 +1,6 @@
 """Where text lies: files, folders, patterns, compressed files, standard input; and how workers share them."""
 
+import codecs
 import glob
 import gzip
 import importlib
@@ -44,7 +45,7 @@ def paths(sources: Sources) -> list[Path]:
     Args:
         sources: a place or a list or tuple of places. A place is a file, a folder (all files below it, sorted, also
             behind links; names that begin with a dot are passed over), a pattern such as "news/**/*.txt", or "-" for
-            standard input.
+            standard input ("./-" is a file of this name).
 
     Raises:
         UserError: a place names nothing.
@@ -71,7 +72,7 @@ def file(path: str | os.PathLike[str]) -> Part:
         >>> file("-").path
         PosixPath('-')
     """
-    found = Path(path)
+    found = STDIN if os.fspath(path) == "-" else _file(path)
     if found != STDIN and (found.is_dir() or not found.exists()):
         told = "expected a file, found a folder" if found.is_dir() else "no such file"
         raise UserError(f"{name_of(found)!r:.200}: {told}")
@@ -133,11 +134,18 @@ def size(sources: Sources) -> int:
 def are_places(sources: Sources) -> bool:
     """Whether sources say where texts lie; otherwise they are the texts.
 
+    Raises:
+        UserError: they are neither.
+
     Example:
         >>> are_places(["news.txt"]), are_places(line for line in ["一"])
         (True, False)
     """
-    return isinstance(sources, (str, os.PathLike, Part, list, tuple))
+    if isinstance(sources, (str, os.PathLike, Part, list, tuple)):
+        return True
+    if not isinstance(sources, Iterable):
+        raise UserError(f"expected files, folders, patterns or texts, found {sources!r:.40}")
+    return False
 
 
 def files_of(sources: Sources) -> list[Part]:
@@ -156,7 +164,8 @@ def files_of(sources: Sources) -> list[Part]:
         raise UserError("expected at least one file, folder or pattern, found none")
     once: dict[Any, Part] = {}
     for part in found:
-        once.setdefault((os.path.abspath(part.path), part.start, part.stop), part)
+        path = "" if part.path == STDIN else os.path.abspath(part.path)
+        once.setdefault((path, part.start, part.stop), part)
     return list(once.values())
 
 
@@ -173,7 +182,7 @@ def _found(place: str) -> Iterator[Path]:
     for top in tops:
         if not os.path.isdir(top):
             count += 1
-            yield Path(top)
+            yield _file(top)
             continue
         seen = set()  # folders may hold links to each other
         for folder, inner, names in os.walk(top, onerror=_unreadable, followlinks=True):
@@ -188,11 +197,16 @@ def _found(place: str) -> Iterator[Path]:
                 # A link that leads nowhere is told when it is opened; a pipe or device is no text.
                 if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
                     count += 1
-                    yield Path(path)
+                    yield _file(path)
     if not count:
         if os.path.isdir(place):
             raise UserError(f"{shown}: no file lies in this folder")
         raise UserError(f"{shown}: no such file, folder or pattern; in Python, texts themselves are iter([...])")
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    """A file's path, whole where it would be taken for standard input."""
+    return Path(path).absolute() if Path(path) == STDIN else Path(path)
 
 
 def _unreadable(error: OSError) -> None:
@@ -211,8 +225,18 @@ def stem(path: Path) -> str:
 
 
 def holds_json(path: Path) -> bool:
-    """Whether its name says that each of its lines is a JSON object."""
-    return stem(path).endswith((".jsonl", ".ndjson"))
+    """Whether each of its lines is a JSON object: its name says so, or of standard input the first character, {."""
+    if path != STDIN:
+        return stem(path).endswith((".jsonl", ".ndjson", ".json"))
+    with opened(path) as file:
+        if hasattr(file, "peek"):
+            first = file.peek(1)
+        elif file.seekable():  # bytes in memory
+            first = file.read(SIZE)
+            file.seek(-len(first), os.SEEK_CUR)
+        else:
+            first = b""
+    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def check_field(sources: Sources, field: str) -> None:
@@ -221,8 +245,8 @@ def check_field(sources: Sources, field: str) -> None:
     if field == "text" or not are_places(sources) or any(isinstance(place, Part) for place in places):
         return
     if not any(map(holds_json, found := paths(sources))):
-        told = "standard input is read as text" if found[0] == STDIN else f"found {name_of(found[0])}"
-        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl or .ndjson; {told}")
+        told = "standard input begins as text" if found[0] == STDIN else f"found {name_of(found[0])}"
+        raise UserError(f"field: {field!r:.40} is looked for in files .jsonl, .ndjson or .json; {told}")
 
 
 def name_of(path: Path) -> str:

@@ -46,10 +46,10 @@ def lines(sources: Sources, field: str = "text") -> Iterator[str]:
     """Every line, without its end (LF or CRLF); blank lines are "".
 
     Args:
-        sources: places as for `paths`, read by their endings: `.gz`, `.xz` and `.zst` are unpacked, `.jsonl` and
-            `.ndjson` hold an object a line, anything else is text, UTF-8 with or without a byte-order mark. Or any
-            other iterable of strings, a generator say: the texts themselves. (A *list* of strings names places; wrap
-            one of texts in `iter`.)
+        sources: places as for `paths`, read by their endings: `.gz`, `.xz` and `.zst` are unpacked, `.jsonl`,
+            `.ndjson` and `.json` hold an object a line (standard input too, if it begins with {), anything else is
+            text, UTF-8 with or without a byte-order mark. Or any other iterable of strings, a generator say: the
+            texts themselves. (A *list* of strings names places; wrap one of texts in `iter`.)
         field: of a JSON line, which string is the text.
 
     Raises:

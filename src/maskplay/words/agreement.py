@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 
 from maskplay import corpus
-from maskplay.errors import UserError
+from maskplay.errors import UserError, within
 from maskplay.words.cutting import Segmenter, chinese
 from maskplay.words.found import Found, Word
 from maskplay.words.ngram_model import NgramModel
@@ -53,8 +53,10 @@ def agreed(
         >>> [row.word for row in agreed(found, iter(texts), {"宇宙": 3, "天地玄黄": 1, "玄黄": 2})]
         ['宇宙', '玄黄']
     """
-    if not 0 <= least <= 1:
+    if not within(least, 0, 1):
         raise UserError(f"least: expected a share from 0 to 1, found {least!r:.40}")
+    if not isinstance(found, Found):
+        raise UserError(f"found: expected what discover found, found {found!r:.40}")
     words = found.word.tolist()
     asked = {word for word in words if len(word) > 1 and chinese(word)}
     lines = segment(sources, by, field=field, workers=workers)

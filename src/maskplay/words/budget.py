@@ -7,8 +7,10 @@ import sys
 from maskplay.errors import UserError
 
 LEAST = 96 * 2**20  # bytes beyond what Python and its modules hold: blocks, tables and the result need them
+WORKER_BYTES = 12 * 2**20  # more for each further worker, which has blocks of its own
 GRAM_BYTES = 48  # of each distinct n-gram that is frequent enough: its key and count, what is computed from them
 MEMBER_BYTES = 250  # of each that is cohesive, in a trie
+COUNT_BYTES = 16  # of the same in what each worker has counted
 WINDOW_BYTES = 800  # of each window of faithful mode, of whose beginnings Python holds a table
 RUN_BYTES = 450  # of each different run of letters and digits, where they are kept whole
 TOKEN_BYTES = 160  # of each different token that is longer than an n-gram, beside its symbols
@@ -21,23 +23,25 @@ class Budget:
 
     Args:
         memory: most bytes for the whole process, a number or a text such as "1G"; None = no limit.
+        workers: threads of the process.
 
     Raises:
         UserError: not a size, or less than it takes to work at all.
     """
 
-    def __init__(self, memory: float | str | None) -> None:
+    def __init__(self, memory: float | str | None, workers: int = 1) -> None:
         self.left: int | None = None
         if memory is None:
             return
         limit = _bytes(memory)
-        held = resident()
-        if limit < held + LEAST:
-            least = -(-(held + LEAST) // 2**20)
+        held, blocks = resident(), (workers - 1) * WORKER_BYTES
+        if limit < held + LEAST + blocks:
+            least = -(-(held + LEAST + blocks) // 2**20)
+            fewer = f", or fewer than {workers} workers" if workers > 1 else ""
             raise UserError(
-                f"memory: expected at least {least}M ({held // 2**20}M of them are held already), found {memory}"
+                f"memory: expected at least {least}M ({held // 2**20}M of them are held already){fewer}, found {memory}"
             )
-        self.left = limit - held
+        self.left = limit - held - blocks
 
     def check(self, count: int, size: int, what: str) -> None:
         """Raise `UserError` where so many things of a size, which are all in memory together, take more than there

@@ -24,7 +24,7 @@ from maskplay.storage import new_file
 from maskplay.words.budget import Budget
 from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.engine import engine
-from maskplay.words.found import ROWS, checked_ending, parquet_file
+from maskplay.words.found import ROWS, checked_ending, escaped, parquet_file
 from maskplay.words.grams import Grams, Rule
 from maskplay.words.parallel import checked_workers, parallel_map
 from maskplay.words.reader import Reader
@@ -118,11 +118,8 @@ class Counts:
         with new_file(path) as file:
             file.write(b"text\tcount\n")
             for texts, counts in self._parts():
-                lines = "".join(f"{text.translate(ESCAPES)}\t{count}\n" for text, count in zip(texts, counts))
+                lines = "".join(f"{escaped(text)}\t{count}\n" for text, count in zip(texts, counts))
                 file.write(lines.encode("utf-8", "replace"))
-
-
-ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\r": r"\r", "\n": r"\n"})
 
 
 def count(
@@ -171,6 +168,8 @@ def count(
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)
     if tokenizer is not None:
+        if not callable(tokenizer):
+            raise UserError(f"tokenizer: expected a function from a line to its words, found {tokenizer!r:.40}")
         for name, value in (("cluster", cluster), ("memory", memory), ("folder", folder)):
             if value is not None:
                 raise UserError(f"{name}: it is for n-grams; the words of a tokenizer are counted in memory here")
@@ -179,7 +178,8 @@ def count(
         raise UserError("start_method: it is for processes; n-grams are counted by threads")
     n = whole_number("n", n, 1)
     reading = partial(_reader, field, n > ANY)
-    with engine(reading, sources, workers, folder, cluster, Budget(memory), tell) as counter:
+    budget = Budget(memory, 1 if cluster is not None else workers)
+    with engine(reading, sources, workers, folder, cluster, budget, tell) as counter:
         alphabet = counter.read()
         bits = max(1, len(alphabet).bit_length())
         if len(alphabet) == MOST:

@@ -1,12 +1,14 @@
 """What all ways to cut text into words share: which characters are in question at all, and work on many texts at once.
 
 Chinese characters in a row are cut by whoever knows how; letters and digits stay together (iPhone15, 3.5%, O'Reilly),
-white space too, and any other character stands alone. Joined, the words are the text.
+with the marks behind them (accents written apart), white space too, and any other character stands alone. Joined, the
+words are the text.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +112,9 @@ def pieces(
     kinds = _kinds()[0].take(points)
     edges = np.zeros(len(points) + 1, bool)
     edges[ends] = True
-    inside, behind = (np.flatnonzero(_kinds()[1].take(points) == mark) for mark in (1, 2))
+    around = _kinds()[1].take(points)
+    inside, behind, marks = (np.flatnonzero(around == what) for what in (1, 2, 3))
+    kinds[_of_letters(marks, kinds, edges)] = LETTER
     inside = inside[~edges[inside] & ~edges[inside + 1]]
     inside = inside[(kinds[inside - 1] == LETTER) & (kinds[inside + 1] == LETTER)]
     behind = behind[~edges[behind]]
@@ -122,6 +126,13 @@ def pieces(
     starts, lengths = starts[:-1], np.diff(starts)
     chinese = kinds[starts] == CHINESE
     return begins, starts[chinese], lengths[chinese]
+
+
+def _of_letters(marks: NDArray[np.int64], kinds: NDArray[np.uint8], edges: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The places of those marks before whose row a letter stands in the same text."""
+    first = (np.diff(marks, prepend=-1) > 1) | edges[marks]
+    starts = marks[first]
+    return marks[(~edges[starts] & (kinds[starts - 1] == LETTER))[np.cumsum(first) - 1]]
 
 
 def batches(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[slice]:
@@ -161,9 +172,10 @@ def groups(texts: Iterable[str]) -> Iterator[list[str]]:
 
 @cache
 def _kinds() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """For each code point its kind, and what it is between or behind letters."""
+    """For each code point its kind, and what it is around letters: 1 inside, 2 behind, 3 a mark on one."""
     kinds, marks = np.zeros(0x110000, np.uint8), np.zeros(0x110000, np.uint8)
-    kinds[[i for i in range(0x10000) if chr(i).isalnum()]] = LETTER
+    kinds[[i for i in range(0x20000) if chr(i).isalnum()]] = LETTER  # from there on all are Chinese
+    marks[[i for i in range(0x20000) if category(chr(i)).startswith("M")]] = 3
     for first, last in EAST_ASIAN:
         kinds[first : last + 1] = OTHER
     for first, last in HAN:

@@ -8,6 +8,8 @@ Sources: https://kexue.fm/archives/4256 (the method), https://kexue.fm/archives/
 
 import math
 import os
+import re
+import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -17,9 +19,9 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.corpus.places import check_field, stem
-from maskplay.errors import MissingExtra, UserError, whole_number
+from maskplay.errors import MissingExtra, UserError, whole_number, within
 from maskplay.words import original
-from maskplay.words.budget import MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
+from maskplay.words.budget import COUNT_BYTES, MEMBER_BYTES, WINDOW_BYTES, WORD_BYTES, Budget
 from maskplay.words.candidates import Candidates
 from maskplay.words.cutting import HAN
 from maskplay.words.engine import engine
@@ -33,6 +35,7 @@ from maskplay.words.trie import Trie
 COHESION = (2.0, 4.0, 6.0)  # nats, for n-grams of 2, 3, 4; the original's
 ALPHANUMERIC = [(ord("0"), ord("9")), (ord("a"), ord("z")), (ord("A"), ord("Z"))]
 MODES = ("exact", "faithful")
+HEADER = re.compile(r"(word|text)(\t\D.*)?")  # of a table, whose second column would else begin with a count
 
 
 def discover(
@@ -76,13 +79,14 @@ def discover(
         min_length, max_length: characters of a word. (Single characters are found too, with nan for what only longer
             ones have.)
         known: words to leave out: an iterable, what was found or counted elsewhere, a file with one a line (what
-            follows a space or tab is ignored), or "jieba" for its dictionary.
+            follows a tab, or a space where there is no tab, is ignored), or "jieba" for its dictionary.
         not_first, not_last: characters with which no word may begin or end, "的了" for instance.
         runs: keep each run of ASCII letters and digits whole, as one symbol ("iPhone15"); exact mode only.
         field: of JSON lines.
         workers: threads (the work is NumPy's, which lets them run at once); processes with `cluster="local"`.
         memory: most bytes for the whole process, a number or "1G"; beyond it work goes through files. Default: all that
-            it takes, about 2 bytes for each byte of the corpus. On a cluster, of each worker.
+            it takes, about 2 bytes for each byte of the corpus. Each further worker takes 12 MB of it. On a cluster, of
+            each worker.
         folder: where such files go, in a folder that is removed at the end; default the system's place for them. On a
             cluster, a folder that all machines share, or a URL that fsspec knows ("s3://bucket/scratch").
         cluster: count on a Ray cluster, whose machines must see the sources: "local" starts one on this machine, "auto"
@@ -108,11 +112,12 @@ def discover(
     least_cohesion = _checked_cohesion(cohesion, faithful)
     if min_count is not None:
         min_count = whole_number("min_count", min_count, 1)
-    if not 0 <= min_freedom < math.inf:
+    if not within(min_freedom, 0, sys.float_info.max):
         raise UserError(f"min_freedom: expected nats from 0 on, found {min_freedom!r:.40}")
-    if not 0 <= min_alone <= 1:
+    if not within(min_alone, 0, 1):
         raise UserError(f"min_alone: expected a share from 0 to 1, found {min_alone!r:.40}")
-    if max_length is not None and not min_length <= max_length:
+    min_length = whole_number("min_length", min_length, 1)
+    if max_length is not None and whole_number("max_length", max_length, 1) < min_length:
         raise UserError(f"max_length: expected at least min_length, {min_length}, found {max_length!r:.40}")
     for name, edge in (("not_first", not_first), ("not_last", not_last)):
         if not isinstance(edge, str):
@@ -121,7 +126,8 @@ def discover(
         raise UserError("runs: the original cuts no text into runs; use mode='exact'")
     unknown = _checked_known(known)
     workers = checked_workers(workers)
-    budget = Budget(memory)
+    threads = 1 if cluster is not None else workers
+    budget = Budget(memory, threads)
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)
     with engine(partial(_reader, faithful, runs, field), sources, workers, folder, cluster, budget, tell) as counter:
@@ -157,12 +163,13 @@ def discover(
             single = np.where(alphabet.counts >= least, alphabet.counts, 0)
         members = {n: _cohesive(grams, n, single, total, least_cohesion[n - 2]) for n in range(2, order + 1)}
         del grams
-        budget.check(sum(len(keys) for keys, _ in members.values()), MEMBER_BYTES, "n-grams hold together")
+        each = MEMBER_BYTES + COUNT_BYTES * threads
+        budget.check(sum(len(keys) for keys, _ in members.values()), each, "n-grams hold together")
         trie = Trie({n: unpacked(keys, n, bits) for n, (keys, _) in members.items()})
         tokens = counter.tokens(trie, order)
         budget.check(tokens.frequent(least), WORD_BYTES, f"tokens occur {least} times or more")
         words = Candidates(alphabet, members, tokens, bits, order, least)
-        words.keep(min_length, max_length or math.inf, unknown, not_first, not_last)
+        words.keep(min_length, math.inf if max_length is None else max_length, unknown, not_first, not_last)
         occurrences, left, right = counter.measure(words.trie())
         return words.table(alphabet, occurrences, left, right, min_freedom, min_alone, least, characters)
 
@@ -230,9 +237,9 @@ def _checked_known(known: str | os.PathLike[str] | Iterable[str] | Found) -> set
     if isinstance(known, Found) or hasattr(known, "counts"):  # what was found or counted
         return {*counted(known, "known")}
     if isinstance(known, (str, os.PathLike)):
-        words = [line.split()[0] for line in corpus.lines(corpus.file(known)) if line.strip()]
-        header = words[:1] == ["word"] and stem(Path(known)).endswith(".tsv")  # of what `Found.write` writes
-        return {*words[header:]}
+        lines = [line for line in corpus.lines(corpus.file(known)) if line.strip()]
+        header = stem(Path(known)).endswith(".tsv") and HEADER.fullmatch("".join(lines[:1])) is not None
+        return {line.split("\t" if "\t" in line else None, 1)[0] for line in lines[header:]}
     if not isinstance(known, Iterable):
         raise UserError(f"known: expected words or a file of them, found {known!r:.60}")
     words = set(known)

@@ -29,8 +29,8 @@ def engine(
 ) -> Iterator[Machine | Shards]:
     """Who counts, with a folder that is removed at the end."""
     if cluster is None:
-        if folder is not None and not Path(folder).is_dir():
-            raise UserError(f"folder: expected one that is there, found {os.fspath(folder)!r:.200}")
+        if folder is not None and not (isinstance(folder, (str, os.PathLike)) and Path(folder).is_dir()):
+            raise UserError(f"folder: expected one that is there, found {str(folder)!r:.200}")
         holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-", dir=folder))
         try:
             yield Machine(reading, sources, workers, holder, budget, tell)

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from maskplay.errors import MissingExtra, UserError
+from maskplay.errors import MissingExtra, UserError, within
 from maskplay.storage import new_file
 
 FORMATS = (".tsv", ".parquet", ".txt")
 ROWS = 2**16  # turned into Python's objects at a time
+ESCAPES = {"\\": r"\\", "\t": r"\t", "\r": r"\r", "\n": r"\n"}  # what would break a table, and how it is written
+PLAIN, WRITTEN = {written: plain for plain, written in ESCAPES.items()}, str.maketrans(ESCAPES)
 
 
 class Word(NamedTuple):
@@ -142,6 +146,26 @@ def checked_ending(path: str | os.PathLike[str], formats: tuple[str, ...]) -> st
     return ending
 
 
+def escaped(word: str) -> str:
+    r"""A word as a table has it, on one line and in one column.
+
+    Example:
+        >>> print(escaped("a\tb"))
+        a\tb
+    """
+    return word.translate(WRITTEN)
+
+
+def unescaped(written: str) -> str:
+    r"""The word that `escaped` has written so.
+
+    Example:
+        >>> unescaped(escaped("a\tb")) == "a\tb"
+        True
+    """
+    return re.sub(r"\\[\\trn]", lambda found: PLAIN[found[0]], written) if "\\" in written else written
+
+
 def _pyarrow() -> Any:
     try:
         importlib.import_module("pyarrow.parquet")
@@ -170,7 +194,7 @@ def counted(words: Any, what: str) -> Mapping[str, float]:
     """Words with their counts, whichever of this package's objects holds them.
 
     Raises:
-        UserError: it holds none.
+        UserError: it holds none, or something else is among them.
 
     Example:
         >>> counted({"天地": 2}, "the words")
@@ -182,4 +206,7 @@ def counted(words: Any, what: str) -> Mapping[str, float]:
         raise UserError(
             f"{what}: expected words with their counts, found {words!r:.60}; of a file read_vocabulary makes them"
         )
+    for word, count in counts.items():
+        if not isinstance(word, str) or not within(count, 0, sys.float_info.max):
+            raise UserError(f"{what}: expected words with counts from 0 on, found {count!r:.40} of {word!r:.40}")
     return counts

@@ -7,8 +7,6 @@ different characters stand before it, not by how often it occurs: 港 is frequen
 Source: Chen and Goodman 1998, An Empirical Study of Smoothing Techniques for Language Modeling, section 3 (TR-10-98).
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -67,21 +65,17 @@ def train_ngrams(
     workers = checked_workers(workers)
     tell = progress or (lambda step, done, of: None)
     check_field(sources, field)
-    holder = Path(tempfile.mkdtemp(prefix=".maskplay-words-"))
-    try:
-        alphabet, ids = SentenceReader(sources, Kept(TEXT), field, holder, Budget(None)).read(workers, tell)
-        if not alphabet.total:
-            raise UserError("the corpus: expected some text, found none")
-        bits = len(alphabet).bit_length()
-        if order * bits > 64:
-            raise UserError(
-                f"order: {order} of {len(alphabet)} different characters do not fit 64 bits; "
-                f"expected at most {64 // bits}"
-            )
-        told = partial(tell, "counting")
-        grams = count_grams(ids, alphabet.counts, Rule(bits, order, 1, lower=True), workers=workers, progress=told)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+    # Without a limit for the memory nothing is put into files.
+    alphabet, ids = SentenceReader(sources, Kept(TEXT), field, Path(), Budget(None)).read(workers, tell)
+    if not alphabet.total:
+        raise UserError("the corpus: expected some text, found none")
+    bits = len(alphabet).bit_length()
+    if order * bits > 64:
+        raise UserError(
+            f"order: {order} of {len(alphabet)} different characters do not fit 64 bits; expected at most {64 // bits}"
+        )
+    told = partial(tell, "counting")
+    grams = count_grams(ids, alphabet.counts, Rule(bits, order, 1, lower=True), workers=workers, progress=told)
     return NgramModel(["", START, END, *alphabet.symbols[3:], UNKNOWN], _levels(grams, len(alphabet) + 1, min_count))
 
 

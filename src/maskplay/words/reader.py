@@ -15,7 +15,7 @@ from maskplay.words.symbols import Alphabet, Ids, Kept, Spool, Tally
 
 BLOCK = 2**20  # characters encoded at a time
 PARTS = 16  # into which the files are dealt for each worker
-LONG = 8  # such a part of the memory for what was read may one line take that is not put down yet
+LONG = 8  # such a part of the memory for what was read may the lines take that are not put down yet
 
 Progress = Callable[[str, int, int], object]
 
@@ -43,7 +43,7 @@ class Reader:
         self.sources, self.kept, self.field = sources, kept, field
         self.budget, self.frequent_first = budget, frequent_first
         self.spool = Spool(folder / "codes", budget.part(4))
-        self.alone = True  # no other thread puts anything down
+        self.threads = 1  # that put something down
         self.turn = threading.Lock()  # of who puts something down
         self.leaving = threading.Event()  # nobody wants to know the rest: of another part something is wrong, or Ctrl-C
 
@@ -61,7 +61,7 @@ class Reader:
         if any(isinstance(part, list) and not all(piece.path.is_file() for piece in part) for part in parts):
             workers = 1  # here: a thread that waits for standard input would not hear of Ctrl-C
         workers = min(workers, len(parts))
-        self.alone = workers == 1
+        self.threads = workers
         for step, found in enumerate(thread_map(self.encode, parts, workers, self.leaving)):
             tally += found
             tell("reading", step + 1, len(parts))
@@ -75,6 +75,7 @@ class Reader:
     def encode(self, part: corpus.Sources) -> Tally:
         """Put the codes of a part down; how often each occurs."""
         spools = list(dict.fromkeys((self.spool, self.counted)))
+        most = None if self.spool.limit is None else self.spool.limit // (LONG * self.threads)
         tally, held, size, mine = Tally(), [], 0, False
         try:
             for text in self.texts(part):
@@ -84,8 +85,8 @@ class Reader:
                 tally += found
                 held.append(codes)
                 size += codes[0].nbytes
-                whole = self.alone or text.endswith("\n")  # else a line goes on, and no other's may come between
-                if not (whole or mine or self.spool.limit is not None and size > self.spool.limit // LONG):
+                whole = self.threads == 1 or text.endswith("\n")  # else a line goes on, and no other's may come between
+                if not (whole or mine or most is not None and size > most):
                     continue
                 if not mine:
                     self.turn.acquire()

@@ -7,6 +7,7 @@ foretell each other. Source: https://kexue.fm/archives/3956.
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
-from maskplay.errors import UserError
+from maskplay.errors import UserError, within
 from maskplay.words.arpa import read_arpa
 from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.found import Found, counted
@@ -46,9 +47,10 @@ class NgramSegmenter(Segmenter):
     """
 
     def __init__(self, model: NgramModel, joins: Sequence[float] = JOINS) -> None:
-        self.model, self.joins = model, tuple(joins)
-        if not 2 <= len(self.joins) <= MOST_JOINS or not all(0 < join < math.inf for join in self.joins):
-            raise UserError(f"joins: expected 2 to {MOST_JOINS} numbers above 0, found {self.joins!r:.60}")
+        self.model, self.joins = model, tuple(joins) if isinstance(joins, Iterable) else ()
+        sound = all(within(join, 0, sys.float_info.max) and join for join in self.joins)
+        if not sound or not 2 <= len(self.joins) <= MOST_JOINS:
+            raise UserError(f"joins: expected 2 to {MOST_JOINS} numbers above 0, found {joins!r:.60}")
 
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         scores = self.model.scores(self.model.id_of.take(points))

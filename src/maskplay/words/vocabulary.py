@@ -7,15 +7,16 @@ that lived on others' occurrences fades. Source: Kudo 2018, arXiv:1804.10959, se
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskplay import corpus
-from maskplay.errors import DataError, UserError
+from maskplay.errors import DataError, UserError, within
 from maskplay.words.cutting import Segmenter, batches, chinese, code_points, pieces
-from maskplay.words.found import Found, counted
+from maskplay.words.found import Found, counted, unescaped
 from maskplay.words.lattice import Runs, Scores, best_words, expected_words
 from maskplay.words.ngram_model import gathered
 from maskplay.words.symbols import MOST
@@ -60,7 +61,7 @@ class Vocabulary(Segmenter):
         total = math.log(whole)
         least = math.log(min(self.counts.values())) if whole < 1.5 else 0.0  # shares add up to one
         self.unknown = math.log(HALF) + least - total if unknown is None else unknown
-        if not math.isfinite(self.unknown):
+        if not within(self.unknown, -sys.float_info.max, sys.float_info.max):
             raise UserError(f"unknown: expected the log of a probability, a finite number, found {unknown}")
         symbols = sorted(set("".join(self.counts)))
         if len(symbols) > MOST:
@@ -175,7 +176,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
 
     Args:
         path: fields are divided by tabs or blanks, what follows the second is passed over; the first line may be a
-            header. Packed files are understood. Words of more than 100 characters are passed over.
+            header. Where tabs divide them, \\t, \\r, \\n and \\\\ in a word are read as `Counts.write` writes them.
+            Packed files are understood. Words of more than 100 characters are passed over.
 
     Raises:
         DataError: a line is not a word and its count, or a word comes twice; it is named.
@@ -202,13 +204,14 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[str, float]:
             count = math.nan
         if not 0 < count < MOST_COUNTED:
             raise DataError(f"{path}, line {number}: expected a word and its count, found {line!r:.60}")
-        if len(fields[0]) > LONGEST:
+        word = unescaped(fields[0]) if "\t" in line else fields[0]
+        if len(word) > LONGEST:
             continue
-        if fields[0] in counts:
-            raise DataError(f"{path}, line {number}: the word {fields[0]!r:.40} was there before")
+        if word in counts:
+            raise DataError(f"{path}, line {number}: the word {word!r:.40} was there before")
         if len(counts) == MOST_WORDS:
             raise DataError(f"{path}, line {number}: expected at most {MOST_WORDS:,} words")
-        counts[fields[0]] = count
+        counts[word] = count
     if not counts:
         raise DataError(f"{path}: expected words and their counts, found none")
     return counts
