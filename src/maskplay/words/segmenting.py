@@ -50,7 +50,7 @@ class NgramSegmenter(Segmenter):
         self.model, self.joins = model, tuple(joins) if isinstance(joins, Iterable) else ()
         sound = all(within(join, 0, sys.float_info.max) and join for join in self.joins)
         if not sound or not 2 <= len(self.joins) <= MOST_JOINS:
-            raise UserError(f"joins: expected 2 to {MOST_JOINS} numbers above 0, found {joins!r:.60}")
+            raise UserError(f"joins: expected 2 to {MOST_JOINS} numbers above 0, found {self.joins or joins!r:.60}")
 
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         scores = self.model.scores(self.model.id_of.take(points))
