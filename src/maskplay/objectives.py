@@ -26,7 +26,7 @@ class Objective:
 
     Attributes:
         mask: who sees whom, within a piece.
-        specials: special tokens of a piece; with 3 a piece has two parts, and a row one piece.
+        specials: special tokens of a piece; with 3 a piece has two parts.
         pairs: the two parts are not halves but texts that mean the same, in one row this way and in the next the other.
         scores: what is scored, by the name of its loss: `TOKENS` or a head of the network.
     """
@@ -40,6 +40,11 @@ class Objective:
     def ordered(self) -> bool:
         """Whether it is asked if the second part follows the first. Then both are whole sentences."""
         return "nsp" in self.scores.values()
+
+    @property
+    def alone(self) -> bool:
+        """Whether a row is one piece: what is scored besides tokens is read from the row's first one."""
+        return any(head != TOKENS for head in self.scores.values())
 
 
 ALL, PAST = masks.documents(), masks.documents() & masks.causal()

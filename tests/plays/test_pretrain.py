@@ -119,18 +119,21 @@ def test_who_sees_whom(model, corpus, objective: str) -> None:
     np.testing.assert_array_equal(moved, allowed & (changed != facts["tokens"]).any(axis=1, keepdims=True))
 
 
-def test_a_packed_row_is_its_pieces_alone(model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", [name for name, made in OBJECTIVES.items() if not made.alone])
+def test_a_packed_row_is_its_pieces_alone(model, objective: str, tmp_path: Path) -> None:
     short = pretext.prepare([[line[:6]] for line in cycle(2, 40)], tmp_path / "tokens", TOKENIZER)
-    made = play(model, "lm")
-    inputs, _ = Steps(made, short, batch_size=2, steps=1)[0]
-    facts = inputs["lm"]
+    made = play(model, objective)
+    batches = Steps(made, short, batch_size=2, steps=1)
+    assert batches.filled > 0.75
+    facts = batches[0][0][objective]
+    facts = {name: value for name, value in facts.items() if name not in ("at", "labels")}
     assert facts["documents"].max() >= 3
-    together = outputs(made, inputs)["lm"]
+    together = outputs(made, {objective: facts})[objective]
     for row in range(2):
         for document in range(1, facts["documents"][row].max() + 1):
             mine = facts["documents"][row] == document
             alone = {name: value[row : row + 1, mine] for name, value in facts.items() if name != "positions"}
-            np.testing.assert_allclose(outputs(made, {"lm": alone})["lm"][0], together[row, mine], atol=1e-5)
+            np.testing.assert_allclose(outputs(made, {objective: alone})[objective][0], together[row, mine], atol=1e-5)
 
 
 def test_loss_and_accuracy_are_those_of_the_targets(model, corpus) -> None:
@@ -290,14 +293,15 @@ def test_the_heads_of_others_are_left_alone(corpus, optimizer) -> None:
     assert any("mlm" in path for path in moved) and any("block_0" in path for path in moved)
 
 
-def test_a_stopped_run_ends_like_a_whole_one(corpus, tmp_path: Path, monkeypatch) -> None:
+def test_a_stopped_run_ends_like_a_whole_one(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("maskplay.callbacks.PAUSE", 0)
+    short = pretext.prepare([[line[:9]] for line in cycle(2)], tmp_path / "tokens", TOKENIZER)
 
     def run(folder: Path, stop: int | None = None) -> tuple[list[dict[str, float]], list[np.ndarray]]:
         model = bert(2, heads=["mlm"], dropout=0.2)
         made = play(model, {"mlm": 1.0, "unilm": 0.5})
         made.compile(mp.optimizers.adamw(1e-2, 11))
-        train, dev = made.steps(corpus, batch_size=4, steps=11, every=4)
+        train, dev = made.steps(short, batch_size=4, steps=11, every=4)
         resume = Resume(folder, {}, monitor=None, every=0)
         resume.fit(made, train, 3, dev, [Stop(stop)] if stop else [])
         assert [len(list(resume.history)), resume.best] == [3, resume.history[-1]]

@@ -290,21 +290,21 @@ class Steps(keras.utils.PyDataset):
                 f"{len(play.tokenizer)}: prepare it anew"
             )
         chosen = {name: OBJECTIVES[name] for name in play.objectives}
-        self._kinds = {name: (each.specials, each.pairs, each.ordered) for name, each in chosen.items()}
+        self._kinds = {name: (each.pairs, each.specials, each.alone, each.ordered) for name, each in chosen.items()}
         packed = {
-            (n, pairs, whole): pretext.Pairs(corpus, spans, room=play.length)
+            (pairs, n, alone, whole): pretext.Pairs(corpus, spans, room=play.length)
             if pairs
-            else pretext.Packed(corpus, spans, room=play.length, specials=n, shared=n == 2, whole=whole)
-            for n, pairs, whole in sorted(set(self._kinds.values()))
+            else pretext.Packed(corpus, spans, room=play.length, specials=n, shared=not alone, whole=whole)
+            for pairs, n, alone, whole in sorted(set(self._kinds.values()))
         }
-        for (_, pairs, _), rows in packed.items():
+        for (pairs, *_), rows in packed.items():
             if pairs and (batch_size % 2 or batch_size < 4 or len(rows) * 2 < batch_size):
                 raise UserError(
                     "simbert: expected batches of an even number of rows, at least 4, and different pairs for each of "
                     f"them, also of those that are held out; found batch_size {batch_size} and {len(rows)} pairs"
                 )
         if fixed:
-            full = (len(rows) * (2 if pairs else 1) // batch_size for (_, pairs, _), rows in packed.items())
+            full = (len(rows) * (2 if pairs else 1) // batch_size for (pairs, *_), rows in packed.items())
             steps = every = max(1, min(steps, *full))
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         self.fixed = fixed
