@@ -1,5 +1,6 @@
 """Pretrain: each objective sees what it may see, is scored by what it should, and learns what there is to learn."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -384,6 +385,15 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     foreign = pretext.prepare([["山"]], tmp_path / "tokens", other)
     with pytest.raises(mp.UserError, match=f"a vocabulary of {len(other)} tokens, the network's has {len(TOKENIZER)}"):
         Steps(play(model, "mlm"), foreign)
+    turned = mp.Tokenizer.from_vocab([*TOKENIZER.vocab][:-2] + [*TOKENIZER.vocab][:-3:-1])
+    foreign = pretext.prepare([["山"]], tmp_path / "turned", turned)
+    with pytest.raises(mp.UserError, match=f"another vocabulary than the network's, also of {len(TOKENIZER)} tokens"):
+        Steps(play(model, "mlm"), foreign)
+    # Folders of earlier versions do not say which one it was.
+    marker = tmp_path / "turned" / "maskplay.json"
+    said = json.loads(marker.read_text(encoding="utf-8"))
+    marker.write_text(json.dumps({key: value for key, value in said.items() if key != "vocab_sha256"}))
+    Steps(play(model, "mlm"), pretext.Prepared(tmp_path / "turned"))
     for options in ({"batch_size": 3, "shard": (0, 2)}, {"shard": (2, 2)}):
         with pytest.raises(mp.UserError, match="expected rows for every process alike"):
             Steps(play(model, "mlm"), corpus, **options)

@@ -284,11 +284,7 @@ class Steps(keras.utils.PyDataset):
             raise UserError("mlm+nsp: expected batches of at least 2 rows, for halves of others; found batch_size 1")
         if self.use_multiprocessing:  # which copies this: nothing here would know when an epoch ends
             raise UserError("use_multiprocessing: batches are drawn by threads here; give workers alone")
-        if corpus.vocab_size != len(play.tokenizer):
-            raise UserError(
-                f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
-                f"{len(play.tokenizer)}: prepare it anew"
-            )
+        corpus.check_vocabulary(play.tokenizer)
         chosen = {name: OBJECTIVES[name] for name in play.objectives}
         self._kinds = {name: (each.pairs, each.specials, each.alone, each.ordered) for name, each in chosen.items()}
         packed = {
