@@ -1,5 +1,6 @@
 """Resume: a run stopped after any batch ends with the weights of one that was never stopped."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -210,6 +211,20 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         Resume(tmp_path / "running", {"--epochs": 3}, monitor=None)
     afresh = Resume(tmp_path / "running", {"--epochs": 4}, restart=True)
     assert not afresh.found and not (tmp_path / "running").exists()
+
+
+def test_settings_may_be_numbers_of_numpy_and_paths(tmp_path: Path) -> None:
+    given = {"seed": np.int64(3), "rate": np.float32(0.5), "train": tmp_path / "a.tsv"}
+    resume = Resume(tmp_path / "running", given, patience=np.int64(2), every=np.float32(60))
+    assert resume.settings == {"seed": 3, "rate": 0.5, "train": str(tmp_path / "a.tsv")}
+    for settings, options, message in (
+        ({"seed": {3}}, {}, "settings: expected names and values that JSON knows, found {'seed': {3}}"),
+        ("seed", {}, "settings: expected names and values that JSON knows, found 'seed'"),
+        ({}, {"every": "60"}, "every: expected seconds from 0 on, found '60'"),
+        ({}, {"patience": 1.5}, "patience: expected a whole number from 0 on, found 1.5"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            Resume(tmp_path / "running", settings, **options)
 
 
 def test_a_file_may_lie_elsewhere_but_not_differ(tmp_path: Path) -> None:

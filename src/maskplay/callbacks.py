@@ -19,7 +19,7 @@ import numpy as np
 
 from maskplay import _backend, hosts
 from maskplay.arrays import Arrays, write_arrays
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number, within
 from maskplay.hosts.processes import fetched
 from maskplay.storage import check_makeable
 
@@ -41,8 +41,8 @@ class Resume(keras.callbacks.Callback):
 
     Args:
         folder: where the state lives until the run is finished; made when first needed.
-        settings: what makes this run what it is (values that JSON knows); a state with other settings is refused. Of
-            a file, `{"file": name, "sha256": digest}`, only the digest must stay.
+        settings: what makes this run what it is (values that JSON knows, paths, NumPy's numbers); a state with other
+            settings is refused. Of a file, `{"file": name, "sha256": digest}`, only the digest must stay.
         monitor: the figure whose highest value marks the best epoch, the earliest of equals, or the lowest if its name
             ends in "loss"; None = the last epoch. A state with another one is refused.
         patience: stop after so many epochs without a new best; None = never.
@@ -56,8 +56,8 @@ class Resume(keras.callbacks.Callback):
         best: the history's entry of the best epoch, or None.
 
     Raises:
-        UserError: the folder holds a run with other settings, or a damaged one; while training, a weight is not finite,
-            or there is no such figure.
+        UserError: the folder holds a run with other settings, or a damaged one; settings, patience or seconds that
+            cannot be; while training, a weight is not finite, or there is no such figure.
 
     Example:
         >>> import tempfile
@@ -77,10 +77,15 @@ class Resume(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self.settings = json.loads(json.dumps(dict(settings)))
+        try:
+            self.settings = json.loads(json.dumps(dict(settings), default=_plain))
+        except (TypeError, ValueError):
+            raise UserError(f"settings: expected names and values that JSON knows, found {settings!r:.200}") from None
+        if not within(every, 0, math.inf):
+            raise UserError(f"every: expected seconds from 0 on, found {every!r:.40}")
         self.monitor = monitor
-        self.patience = patience
-        self.every = every
+        self.patience = None if patience is None else whole_number("patience", patience, 0)
+        self.every = float(every)
         self.epoch = self.batch = 0
         self.history: list[dict[str, float]] = []
         self._stopped = False  # by another callback
@@ -371,6 +376,11 @@ def _opened(path: Path) -> Arrays | None:
     finally:
         if found is not None and found != path:
             found.unlink()  # a copy; what is open stays readable
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know by itself: NumPy's numbers, and paths."""
+    return value.item() if isinstance(value, np.generic) else os.fspath(value)
 
 
 def _identity(setting: Any) -> Any:

@@ -6,6 +6,7 @@ keeps its traceback.
 
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 
@@ -59,6 +60,16 @@ def whole_number(name: str, found: Any, least: int, most: int | None = None) -> 
         until = "on" if most is None else f"to {most:,}"
         raise UserError(f"{name}: expected a whole number from {least} {until}, found {found!r:.40}")
     return number
+
+
+def within(value: Any, least: float, most: float) -> bool:
+    """Whether a value is a number in these bounds, also one of NumPy's.
+
+    Example:
+        >>> within(0.5, 0, 1), within("0.5", 0, 1)
+        (True, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) <= most
 
 
 class CheckpointError(UserError):

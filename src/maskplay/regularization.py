@@ -16,8 +16,8 @@ import keras
 from keras import ops, tree
 
 from maskplay.autodiff import value_and_gradient
-from maskplay.errors import UserError, whole_number
-from maskplay.optimizers.wrapper import listed, paths_matching, within
+from maskplay.errors import UserError, whole_number, within
+from maskplay.optimizers.wrapper import listed, paths_matching
 
 SCALE = 2.0**10  # of scores whose gradient goes through float16
 
@@ -294,6 +294,8 @@ class VirtualAdversarial(Trick):
     def __post_init__(self) -> None:
         _check(self, patterns=True, at_least_0=("xi", "epsilon", "weight"))
         object.__setattr__(self, "iterations", whole_number("iterations", self.iterations, 1))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole_number("seed", self.seed, 0))
         object.__setattr__(self, "noise", keras.random.SeedGenerator(self.seed))
 
     def loss(self, step: Step, outputs: Any) -> Any:

@@ -63,6 +63,12 @@ def test_layer_decay_on_our_own_models(position: str) -> None:
     ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, shared.config.blocks).build(shared.trainable_variables)
 
 
+def test_layer_decay_takes_numbers_of_numpy() -> None:
+    made = ParameterRates.layer_decay(keras.optimizers.SGD(1.0), np.float32(0.5), np.int64(2))
+    assert made.factors == ParameterRates.layer_decay(keras.optimizers.SGD(1.0), 0.5, 2).factors
+    assert {type(factor) for factor in made.factors.values()} == {float}
+
+
 def test_factors_are_a_dictionary() -> None:
     with pytest.raises(UserError, match="expected factors by pattern"):
         ParameterRates(keras.optimizers.SGD(0.1), [("kernel", 0.5)])

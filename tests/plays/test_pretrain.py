@@ -342,6 +342,7 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     for objective, message in (
         ("mlm+cloze", "expected some of mlm, mlm\\+sop, .*, found 'mlm\\+cloze'"),
         ({"mlm": 0}, "objective mlm: expected a weight above 0, found 0"),
+        ({"mlm": float("inf")}, "objective mlm: expected a weight above 0, found inf"),
         ({"mlm": 1.0, "mlm+sop": 1.0}, "one of each kind, found mlm, mlm\\+sop"),
         ({}, "expected at least one"),
         (["mlm", "unilm"], "objective: expected a name, or weights as"),
@@ -353,6 +354,7 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         ({"length": "64"}, "length: expected a whole number from 8 to 1,048,576, found '64'"),
         ({"mask_rate": 1}, "mask_rate: expected"),
         ({"mask_rate": ".1"}, "mask_rate: expected"),
+        ({"mask_rate": True}, "mask_rate: expected"),
         ({"as_mask": 1.1}, "as_mask: expected a number from 0 to 1, found 1.1"),
     ):
         with pytest.raises(mp.UserError, match=message):
@@ -371,6 +373,9 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         play(model, "mlm").fit(["山高水长。"])
     with pytest.raises(mp.UserError, match="seed: expected a whole number from 0 on, found -1"):
         play(model, "mlm").steps(corpus, seed=-1)
+    for share in ("0.1", 0, 1.0, float("nan"), True):
+        with pytest.raises(mp.UserError, match="held_out: expected a share between 0 and 1, found"):
+            play(model, "mlm").steps(corpus, held_out=share)
     with pytest.raises(mp.UserError, match="needs the heads 'pooler' and 'nsp'"):
         play(bert(heads=["mlm"]), "mlm+sop")
     with pytest.raises(mp.UserError, match="unilm needs segments 0 and 1, this roformer has one"):
@@ -401,6 +406,14 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         play(model, "mlm").save(tmp_path / "play")
     with pytest.raises(IndexError):
         Steps(play(model, "mlm"), corpus, steps=1)[1]
+
+
+def test_numbers_of_numpy_are_numbers(model, corpus) -> None:
+    made = play(model, {"mlm": np.int64(2)}, mask_rate=np.float32(0.25), as_mask=np.float64(1), length=np.int64(32))
+    assert (made.objectives, made.mask_rate, made.as_mask) == ({"mlm": 2.0}, 0.25, 1.0)
+    assert {type(value) for value in (*made.objectives.values(), made.mask_rate, made.as_mask)} == {float}
+    train, _ = made.steps(corpus, np.int32(4), np.int64(9), held_out=np.float32(0.25), seed=np.int64(3))
+    assert len(train) == 9
 
 
 def test_pairs_are_asked_for_where_the_corpus_has_texts(model, corpus) -> None:

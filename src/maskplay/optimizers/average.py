@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot, within
+from maskplay.errors import UserError, within
+from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot
 
 __all__ = ["Average"]
 

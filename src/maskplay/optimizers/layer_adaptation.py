@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, within
 from maskplay.optimizers.schedules import Modified, WithoutBiasCorrection
-from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, listed, snapshot, within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES, OptimizerWrapper, leaves, listed, snapshot
 
 __all__ = ["LayerAdaptation"]
 

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay.errors import UserError, whole_number
-from maskplay.optimizers.wrapper import OptimizerWrapper, within
+from maskplay.errors import UserError, whole_number, within
+from maskplay.optimizers.wrapper import OptimizerWrapper
 
 __all__ = ["Lookahead"]
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import keras
 
-from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot, within
+from maskplay.errors import UserError, whole_number, within
+from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot
 
 __all__ = ["ParameterRates"]
 
@@ -65,12 +65,11 @@ class ParameterRates(OptimizerWrapper):
             >>> rates.factors
             {'(^|/)(embedding|relative)/': 0.125, '(^|/)block_0/': 0.25, '(^|/)block_1/': 0.5}
         """
-        if not within(decay, 0, sys.float_info.max) or not isinstance(blocks, int):
-            raise UserError(
-                f"layer_decay: expected a factor as 0.9 and a number of blocks, found {decay!r:.80} and {blocks!r:.80}"
-            )
+        if not within(decay, 0, sys.float_info.max):
+            raise UserError(f"layer_decay: expected a factor as 0.9, found {decay!r:.80}")
+        blocks = whole_number("layer_decay: blocks", blocks, 1)
         depths = [LOWEST, *(f"block_{i}" for i in range(blocks))]
-        factors = {f"(^|/){name}/": decay ** (len(depths) - i) for i, name in enumerate(depths)}
+        factors = {f"(^|/){name}/": float(decay) ** (len(depths) - i) for i, name in enumerate(depths)}
         return cls(inner, factors, **kwargs)
 
     def build(self, variables: list[keras.Variable]) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from maskplay.errors import UserError, whole_number
-from maskplay.optimizers.wrapper import within
+from maskplay.errors import UserError, whole_number, within
 
 __all__ = ["MicroStepSchedule", "PiecewiseLinear", "WithoutBiasCorrection"]
 

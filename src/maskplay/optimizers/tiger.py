@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from maskplay import _backend
-from maskplay.errors import UserError
-from maskplay.optimizers.wrapper import GAINS_AND_BIASES, within
+from maskplay.errors import UserError, within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES
 
 __all__ = ["Tiger"]
 

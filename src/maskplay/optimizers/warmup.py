@@ -11,11 +11,11 @@ import sys
 
 import keras
 
-from maskplay.errors import UserError, whole_number
+from maskplay.errors import UserError, whole_number, within
 from maskplay.optimizers.layer_adaptation import LayerAdaptation
 from maskplay.optimizers.muon import Muon
 from maskplay.optimizers.schedules import PiecewiseLinear
-from maskplay.optimizers.wrapper import GAINS_AND_BIASES, within
+from maskplay.optimizers.wrapper import GAINS_AND_BIASES
 
 __all__ = ["adamw", "lamb", "muon"]
 

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from numbers import Real
 from typing import Any, Self
 
 import keras
@@ -232,11 +231,6 @@ def _check_leaves(kind: str, inner: keras.optimizers.Optimizer) -> None:
         raise UserError(f"{kind}: expected one gradient_accumulation_steps, found {sorted(accumulating)} inside")
     if any(each.use_ema for each in some):  # it would average, and write, what the wrapper then changes
         raise UserError(f"{kind}: use_ema inside it; put mp.optimizers.Average around it instead")
-
-
-def within(value: Any, least: float, most: float) -> bool:
-    """Whether a value is a number in these bounds."""
-    return isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) <= most
 
 
 def snapshot(variable: keras.Variable) -> Any:
