@@ -1,5 +1,6 @@
 """Resume: a run stopped after any batch ends with the weights of one that was never stopped."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -81,7 +82,7 @@ def test_a_stopped_run_ends_like_a_whole_one(whole, tmp_path: Path, stop: int, m
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "running", stop)
     place = Resume(tmp_path / "running", {"seed": 0})
-    assert place.found and place.epoch * STEPS + place.batch in (stop, stop - 1)
+    assert place.found == (stop > 1) and place.epoch * STEPS + place.batch in (stop, stop - 1)
     resume, weights = run(tmp_path / "running")
     assert resume.history == whole[0].history
     for one, other in zip(weights, whole[1]):
@@ -165,10 +166,7 @@ def test_the_best_epoch_stays(tmp_path: Path) -> None:
         def on_epoch_end(self, epoch, logs=None):
             logs["accuracy_of_ours"] = [0.5, 0.4, 0.5][epoch]
 
-    # Callbacks see the same logs, one after the other: the judge must come before.
-    original = resume.on_epoch_end
-    resume.on_epoch_end = lambda epoch, logs=None: (Judge().on_epoch_end(epoch, logs), original(epoch, logs))[1]
-    resume.fit(trained, data(), EPOCHS, dev(), [Worse(), Keep()])
+    resume.fit(trained, data(), EPOCHS, dev(), [Worse(), Keep(), Judge()])
     assert resume.best is not None and resume.best["epoch"] == 1
     for one, other in zip(kept, trained.weights):
         np.testing.assert_array_equal(one, keras.ops.convert_to_numpy(other))
@@ -209,8 +207,24 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match='with --model unset, now it is "bert"'):
         Resume(tmp_path / "running", {"--epochs": 3, "--model": "bert"})
+    with pytest.raises(UserError, match='an unfinished run with monitor "val_accuracy", now it is unset'):
+        Resume(tmp_path / "running", {"--epochs": 3}, monitor=None)
     afresh = Resume(tmp_path / "running", {"--epochs": 4}, restart=True)
     assert not afresh.found and not (tmp_path / "running").exists()
+
+
+def test_settings_may_be_numbers_of_numpy_and_paths(tmp_path: Path) -> None:
+    given = {"seed": np.int64(3), "rate": np.float32(0.5), "train": tmp_path / "a.tsv"}
+    resume = Resume(tmp_path / "running", given, patience=np.int64(2), every=np.float32(60))
+    assert resume.settings == {"seed": 3, "rate": 0.5, "train": str(tmp_path / "a.tsv")}
+    for settings, options, message in (
+        ({"seed": {3}}, {}, "settings: expected names and values that JSON knows, found {'seed': {3}}"),
+        ("seed", {}, "settings: expected names and values that JSON knows, found 'seed'"),
+        ({}, {"every": "60"}, "every: expected seconds from 0 on, found '60'"),
+        ({}, {"patience": 1.5}, "patience: expected a whole number from 0 on, found 1.5"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            Resume(tmp_path / "running", settings, **options)
 
 
 def test_a_file_may_lie_elsewhere_but_not_differ(tmp_path: Path) -> None:
@@ -277,12 +291,54 @@ def test_further_callbacks_see_one_training(tmp_path: Path) -> None:
     assert len(resume.history) == 2  # the second was no better
 
 
+class Decay(keras.callbacks.Callback):
+    """A smaller rate for every epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        self.model.optimizer.learning_rate = 0.9 * float(self.model.optimizer.learning_rate)
+
+
+@pytest.mark.parametrize("stop", [2 * STEPS, 2 * STEPS + 3, 3 * STEPS + 1])
+def test_what_further_callbacks_do_and_count_survives(tmp_path: Path, stop: int, monkeypatch) -> None:
+    monkeypatch.setattr("maskplay.callbacks.PAUSE", 0)
+
+    def run(folder: Path, stop: int = 0) -> tuple[Resume, list[np.ndarray]]:
+        # A difference that never comes: every epoch but the first is no better.
+        plateau = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=2, cooldown=1, min_delta=9.0)
+        early = keras.callbacks.EarlyStopping("val_loss", patience=5, min_delta=9.0)
+        resume, trained = Resume(folder, {}, monitor=None, every=0), model()
+        resume.fit(trained, data(), 9, dev(), [plateau, Decay(), early, *([Stop(stop)] if stop else [])])
+        return resume, [keras.ops.convert_to_numpy(weight) for weight in trained.weights]
+
+    whole, weights = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "running", stop)
+    resume, resumed = run(tmp_path / "running")
+    rates = [figures["learning_rate"] for figures in resume.history]  # which one of them adds
+    assert len(rates) == 6 and rates[3] < 0.5 * rates[2]
+    assert resume.history == whole.history
+    for one, other in zip(resumed, weights):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    again, _ = run(tmp_path / "running")  # killed after it was stopped: no epoch more
+    assert again.history == whole.history
+
+
+def test_weights_that_others_keep_are_refused(tmp_path: Path) -> None:
+    early = keras.callbacks.EarlyStopping("val_loss", restore_best_weights=True)
+    with pytest.raises(UserError, match="restore_best_weights: not to be resumed; Resume"):
+        Resume(tmp_path, {}).fit(model(), data(), 1, dev(), [early])
+
+
 def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     resume = Resume(tmp_path, {}, monitor="score", patience=2)
     resume.history = [{"epoch": i, "score": score} for i, score in enumerate([float("nan"), 0.5, 0.9], 1)]
     assert resume.best == {"epoch": 3, "score": 0.9} and not resume.finished_early
     with pytest.raises(UserError, match="monitor: expected one of .*val_accuracy.*, found 'score'"):
         Resume(tmp_path / "other", {}, monitor="score").fit(model(), data(), 1, dev())
+    # Also where the state is of a version that did not keep the name.
+    resume.history = [{"epoch": 1, "loss": 0.5}]
+    with pytest.raises(UserError, match="monitor: expected one of loss, found 'score'"):
+        resume.fit(model(), data(), 2, dev())
 
 
 def test_a_loss_is_best_where_it_is_lowest(tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ import maskplay as mp
 import keras, numpy as np
 from maskplay import hosts
 from maskplay.errors import UserError
-from maskplay.hosts.processes import fetched
+from maskplay.hosts.processes import alike, fetched
 port, count, rank, folder, act = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5]
 try:
     with hosts.together(f"127.0.0.1:{port}", count, rank, patience=3 if act == "meet" else 60, heartbeat=4):
         assert hosts.place() == (rank, count)
         if act == "speak":
             print(hosts.told(f"rank {rank}".encode()).decode(), hosts.told(bytes([rank]) * 1000).count(0))
+            print(alike(np.full((2, 2), rank + 0.5, "float32")).tolist())
             (folder / str(rank)).mkdir(exist_ok=True)
             if rank == 0:
                 (folder / "0" / "state").write_bytes(bytes(range(256)) * 100)
@@ -106,9 +107,9 @@ def test_they_speak_and_take_turns(tmp_path: Path) -> None:
     *second, theirs, same = second.splitlines()
     assert answers == same == "True True"
     assert mine == theirs == "[1.0, 5.0, 9.0, 13.0, 17.0] [1.0, 5.0, 9.0, 13.0, 17.0] 2.0"
-    assert first == ["rank 0 1000", "state True None", "shared made", "0 made"]
+    assert first == ["rank 0 1000", "[[0.5, 0.5], [0.5, 0.5]]", "state True None", "shared made", "0 made"]
     # Another file system would have no such file: a copy comes. What only one of them sees, each makes for itself.
-    assert second == ["rank 0 1000", ".state.1.part True None", "shared found", "1 made"]
+    assert second == ["rank 0 1000", "[[0.5, 0.5], [0.5, 0.5]]", ".state.1.part True None", "shared found", "1 made"]
 
 
 @jax_only

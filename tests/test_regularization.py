@@ -419,6 +419,9 @@ def test_what_is_refused() -> None:
         RDrop(-1)
     with pytest.raises(UserError, match="iterations: expected a whole number from 1 on, found 0"):
         VirtualAdversarial("token/", iterations=0)
+    with pytest.raises(UserError, match="seed: expected a whole number from 0 on, found 0.5"):
+        VirtualAdversarial("token/", seed=0.5)
+    assert VirtualAdversarial("token/", seed=np.int64(3)).noise.get_config()["seed"] == 3
     with pytest.raises(UserError, match="GradientPenalty: the pattern 'embedding/token' is found in no weight's path"):
         step(regularize(model, GradientPenalty("embedding/token")))
 

@@ -97,6 +97,15 @@ def test_heads_look_at_their_neighbours(corpus, interleaved: bool) -> None:
                 assert (looks[head, inside] != inside + offset).any()
 
 
+def test_all_processes_take_the_values_of_one(corpus, monkeypatch) -> None:
+    monkeypatch.setattr(starts, "alike", lambda values: np.full_like(values, 7))  # what rank 0 has
+    made = network(hidden_size=8)
+    starts.inform(made, corpus)
+    attention = made.encoder.blocks[0].attention
+    for weight in (made.mlm.bias, made.encoder.embedding.token.embeddings, attention.query.bias, attention.key.bias):
+        assert (ops.convert_to_numpy(weight) == 7).all(), weight.path
+
+
 def test_an_informed_start_is_ahead(tmp_path) -> None:
     """After a few steps on text where every character follows from its neighbours."""
     lines = [("天地玄黄宇宙洪荒日月盈昃" * 4)[i % 12 : i % 12 + 20] + "。" for i in range(200)]

@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,6 +207,7 @@ def test_every_label_is_held_out() -> None:
     assert len(kept) + len(held_out) == 100 and not {e.line for e in kept} & {e.line for e in held_out}
     counts = [sum(e.label == label for e in held_out) for label in "abc"]
     assert counts == [1, 1, 8]
+    assert split(examples, np.float32(0.1), np.int64(0), "")[1] == held_out
     assert split(examples, 0.1, 0, "")[1] == held_out != split(examples, 0.1, 1, "")[1]
     with pytest.raises(DataError, match="train.tsv, line 102: the only example of 'd'"):
         split([*examples, Example("x", None, "d", 102)], 0.1, 0, "train.tsv")

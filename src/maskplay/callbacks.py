@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from maskplay import _backend, hosts
 from maskplay.arrays import Arrays, write_arrays
-from maskplay.errors import UserError
+from maskplay.errors import UserError, whole_number, within
 from maskplay.hosts.processes import fetched
 from maskplay.storage import check_makeable
 
@@ -26,6 +27,7 @@ __all__ = ["Resume"]
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 AFRESH = "restart=True, on the command line --restart"
+COUNTERS = ("best", "best_epoch", "cooldown_counter", "stopped_epoch", "wait")  # of Keras' own callbacks
 PAUSE = 20  # a pause between two saves is at least so many times as long as a save: at most 5 % of the time goes there
 
 
@@ -33,15 +35,16 @@ class Resume(keras.callbacks.Callback):
     """Keeps an unfinished run in a folder and goes on from it; also keeps the best epoch, and stops early.
 
     The state is the model's weights, the optimizer's slots, the states of all random generators, the sums behind the
-    epoch's metrics, and the place in the data. It is written after every epoch and, within one, every few seconds.
-    Of several processes (`maskplay.hosts`) that of rank 0 writes, and its state is what all go on with.
+    epoch's metrics, what other callbacks count (see `fit`), and the place in the data. It is written after every epoch
+    and, within one, every few seconds. Of several processes (`maskplay.hosts`) that of rank 0 writes, and its state is
+    what all go on with.
 
     Args:
         folder: where the state lives until the run is finished; made when first needed.
-        settings: what makes this run what it is (values that JSON knows); a state with other settings is refused. Of
-            a file, `{"file": name, "sha256": digest}`, only the digest must stay.
+        settings: what makes this run what it is (values that JSON knows, paths, NumPy's numbers); a state with other
+            settings is refused. Of a file, `{"file": name, "sha256": digest}`, only the digest must stay.
         monitor: the figure whose highest value marks the best epoch, the earliest of equals, or the lowest if its name
-            ends in "loss"; None = the last epoch.
+            ends in "loss"; None = the last epoch. A state with another one is refused.
         patience: stop after so many epochs without a new best; None = never.
         every: least seconds between two saves within an epoch.
         restart: forget what the folder holds and begin afresh.
@@ -53,7 +56,8 @@ class Resume(keras.callbacks.Callback):
         best: the history's entry of the best epoch, or None.
 
     Raises:
-        UserError: the folder holds a run with other settings, or a damaged one; while training, a weight is not finite.
+        UserError: the folder holds a run with other settings, or a damaged one; settings, patience or seconds that
+            cannot be; while training, a weight is not finite, or there is no such figure.
 
     Example:
         >>> import tempfile
@@ -73,12 +77,20 @@ class Resume(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self.settings = json.loads(json.dumps(dict(settings)))
+        try:
+            self.settings = json.loads(json.dumps(dict(settings), default=_plain))
+        except (TypeError, ValueError):
+            raise UserError(f"settings: expected names and values that JSON knows, found {settings!r:.200}") from None
+        if not within(every, 0, math.inf):
+            raise UserError(f"every: expected seconds from 0 on, found {every!r:.40}")
         self.monitor = monitor
-        self.patience = patience
-        self.every = every
+        self.patience = None if patience is None else whole_number("patience", patience, 0)
+        self.every = float(every)
         self.epoch = self.batch = 0
         self.history: list[dict[str, float]] = []
+        self._stopped = False  # by another callback
+        self._further: list[_Whole] = []
+        self._counters: Mapping[str, Mapping[str, Any]] = {}
         self._pending: Mapping[str, np.ndarray] | None = None
         self._first = 0  # the batch with which the running epoch began in this process
         self._saved, self._took = time.monotonic(), 0.0
@@ -100,6 +112,9 @@ class Resume(keras.callbacks.Callback):
         return max(self.history, key=self._figure, default=None)
 
     def _figure(self, figures: Mapping[str, float]) -> float:
+        if self.monitor not in figures:
+            found = ", ".join(name for name in figures if name != "epoch")
+            raise UserError(f"monitor: expected one of {found}, found {self.monitor!r}")
         value = figures[str(self.monitor)]
         value = -value if str(self.monitor).endswith("loss") else value
         return -math.inf if math.isnan(value) else value
@@ -128,19 +143,28 @@ class Resume(keras.callbacks.Callback):
             epochs: of the whole run.
             validation_data: as for `keras.Model.fit`.
             callbacks: further ones. They see one training, whose epochs count on; one that stops it ends it here, too.
+                What they do to the model, and figures that they add to the logs, are saved. Where a run goes on, give
+                the same in the same order: the numbers `best`, `best_epoch`, `wait`, `cooldown_counter` and
+                `stopped_epoch` are put back into them; what else one of your own counts begins anew.
 
         Raises:
-            UserError: the optimizer has `use_ema`, whose average Keras would write into the weights after each epoch.
+            UserError: what cannot be resumed: an optimizer with `use_ema`, whose average Keras would write into the
+                weights after each epoch, or a callback with `restore_best_weights`.
         """
         _refuse_averages(model.optimizer)
-        further = [_Whole(callback) for callback in callbacks]
+        if any(getattr(callback, "restore_best_weights", False) for callback in callbacks):
+            raise UserError("restore_best_weights: not to be resumed; Resume(monitor=…) keeps the best epoch's weights")
+        self._further = [_Whole(callback, i, self._counters) for i, callback in enumerate(callbacks)]
         self._batches = batches
-        while self.epoch < epochs and not self.finished_early:
+        while self.epoch < epochs and not (self.finished_early or self._stopped):
             # One call of fit per epoch: Keras counts an epoch's batches once, and the first one may be a part.
             batches.epoch, batches.start = self.epoch, self.batch
             if self._pending is not None:
                 # Has the optimizer and the metrics make their variables; whatever it changes is overwritten.
                 model.train_on_batch(*batches[0])
+                if not self.batch:  # what others do as an epoch begins is still to come
+                    self.set_model(model)
+                    self._restore()
             model.fit(
                 batches,
                 validation_data=validation_data,
@@ -148,11 +172,9 @@ class Resume(keras.callbacks.Callback):
                 epochs=self.epoch + 1,
                 shuffle=False,
                 verbose=0,
-                callbacks=[self, *further],
+                callbacks=[*self._further, self],  # last: what the others do is part of the state
             )
-            if model.stop_training:
-                break
-        for callback in further:
+        for callback in self._further:
             callback.end()
         if self.history and self.monitor is not None:
             assign(model.weights, _opened(self.folder / BEST) or {}, "weight", self.folder / BEST)
@@ -176,7 +198,7 @@ class Resume(keras.callbacks.Callback):
         # Once more: Keras has looked ahead, and read a short epoch to its end.
         self._batches.epoch, self._batches.start = self.epoch, self.batch
         self._first = self.batch
-        # After Keras has set the metrics to 0.
+        # After Keras has set the metrics to 0, and after the others: what they did as the epoch began is in the state.
         if self._pending is not None:
             self._restore()
 
@@ -194,14 +216,14 @@ class Resume(keras.callbacks.Callback):
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        if self.monitor is not None and self.monitor not in figures:
-            raise UserError(f"monitor: expected one of {', '.join(figures)}, found {self.monitor!r}")
+        figures = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, Real)}
+        if self.monitor is not None:
+            self._figure(figures)  # which must be there
         self._check()
         self.history.append({"epoch": epoch + 1, **figures})
         if self.monitor is not None and self.best is self.history[-1] and self._writes:
             write_arrays(self.folder / BEST, numbered(self._synced().weights, "weight"))
-        self.epoch, self.batch = epoch + 1, 0
+        self.epoch, self.batch, self._stopped = epoch + 1, 0, bool(self._synced().stop_training)
         self._write()
 
     # The file
@@ -237,6 +259,8 @@ class Resume(keras.callbacks.Callback):
         for group, variables in self._groups().items():
             tensors.update(numbered(variables, group))
         place = {"epoch": self.epoch, "batch": self.batch, "history": self.history, "settings": self.settings}
+        counters = {each.name: each.counters() for each in self._further}
+        place |= {"monitor": self.monitor, "counters": counters, "stopped": self._stopped}
         write_arrays(self.folder / STATE, tensors, {"run": json.dumps(place)})
         self._saved = time.monotonic()
         self._took = self._saved - start
@@ -265,10 +289,12 @@ class Resume(keras.callbacks.Callback):
             place = json.loads(state.metadata["run"])
             settings = dict(place["settings"])
             self.epoch, self.batch, self.history = int(place["epoch"]), int(place["batch"]), list(place["history"])
+            self._counters, self._stopped = dict(place.get("counters", {})), place.get("stopped") is True
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{path}: not the state of a run, or damaged; begin afresh ({AFRESH})") from None
-        for name in sorted({*settings, *self.settings}):
-            now, then = self.settings.get(name), settings.get(name)
+        both = {name: (self.settings.get(name), settings.get(name)) for name in sorted({*settings, *self.settings})}
+        both["monitor"] = self.monitor, place.get("monitor", self.monitor)  # earlier versions did not keep it
+        for name, (now, then) in both.items():
             if _identity(now) != _identity(then):
                 raise UserError(
                     f"{self.folder}: holds an unfinished run with {name} {_shown(then)}, now it is {_shown(now)}: "
@@ -279,9 +305,11 @@ class Resume(keras.callbacks.Callback):
 class _Whole(keras.callbacks.Callback):
     """A callback that is told once that training begins and ends, where Keras trains an epoch at a time."""
 
-    def __init__(self, callback: keras.callbacks.Callback) -> None:
+    def __init__(self, callback: keras.callbacks.Callback, number: int, kept: Mapping[str, Any]) -> None:
         super().__init__()
         self.callback, self.begun = callback, False
+        self.name = f"{number} {type(callback).__name__}"
+        self.kept = kept.get(self.name, {})  # what it had counted when the run was killed
 
     def set_params(self, params: dict[str, Any]) -> None:
         self.callback.set_params(params)
@@ -294,6 +322,11 @@ class _Whole(keras.callbacks.Callback):
         if not self.begun:
             self.begun = True
             self.callback.on_train_begin(logs)
+            vars(self.callback).update(self.kept)
+
+    def counters(self) -> dict[str, float | None]:
+        found = {name: vars(self.callback).get(name, ()) for name in COUNTERS}
+        return {name: value for name, value in found.items() if isinstance(value, int | float | None)}
 
     def end(self) -> None:
         if self.begun:
@@ -343,6 +376,11 @@ def _opened(path: Path) -> Arrays | None:
     finally:
         if found is not None and found != path:
             found.unlink()  # a copy; what is open stays readable
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know by itself: NumPy's numbers, and paths."""
+    return value.item() if isinstance(value, np.generic) else os.fspath(value)
 
 
 def _identity(setting: Any) -> Any:

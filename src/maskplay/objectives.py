@@ -6,13 +6,14 @@ halves, pairs that mean the same. They differ in inputs, labels and the mask of 
 Sources: those of `maskplay.pretext`; "Transformer 如戏，全靠 Mask" (kexue.fm/archives/6933).
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from maskplay import masks
 from maskplay.config import Config
-from maskplay.errors import UserError, whole_number
+from maskplay.errors import UserError, whole_number, within
 
 __all__ = ["OBJECTIVES", "SIMILAR", "TOKENS", "Objective", "check_network", "check_objectives", "check_rates"]
 
@@ -26,7 +27,7 @@ class Objective:
 
     Attributes:
         mask: who sees whom, within a piece.
-        specials: special tokens of a piece; with 3 a piece has two parts, and a row one piece.
+        specials: special tokens of a piece; with 3 a piece has two parts.
         pairs: the two parts are not halves but texts that mean the same, in one row this way and in the next the other.
         scores: what is scored, by the name of its loss: `TOKENS` or a head of the network.
     """
@@ -40,6 +41,11 @@ class Objective:
     def ordered(self) -> bool:
         """Whether it is asked if the second part follows the first. Then both are whole sentences."""
         return "nsp" in self.scores.values()
+
+    @property
+    def alone(self) -> bool:
+        """Whether a row is one piece: what is scored besides tokens is read from the row's first one."""
+        return any(head != TOKENS for head in self.scores.values())
 
 
 ALL, PAST = masks.documents(), masks.documents() & masks.causal()
@@ -61,7 +67,7 @@ def check_objectives(objectives: Mapping[str, Any]) -> None:
     for name, weight in objectives.items():
         if name not in OBJECTIVES:
             raise UserError(f"objective: expected some of {', '.join(OBJECTIVES)}, found {name!r:.80}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        if not within(weight, 0, sys.float_info.max) or weight == 0:
             raise UserError(f"objective {name}: expected a weight above 0, found {weight!r:.80}")
     targets = [target for name in objectives for target in OBJECTIVES[name].scores]
     if not targets or len(set(targets)) < len(targets):
@@ -71,9 +77,9 @@ def check_objectives(objectives: Mapping[str, Any]) -> None:
 
 def check_rates(mask_rate: Any, as_mask: Any) -> None:
     """Refuse what is no share of the words, or none of their tokens: `UserError`."""
-    if not isinstance(mask_rate, int | float) or not 0 < mask_rate < 1:
+    if not within(mask_rate, 0, 1) or mask_rate in (0, 1):
         raise UserError(f"mask_rate: expected a number between 0 and 1, found {mask_rate!r:.80}")
-    if isinstance(as_mask, bool) or not isinstance(as_mask, int | float) or not 0 <= as_mask <= 1:
+    if not within(as_mask, 0, 1):
         raise UserError(f"as_mask: expected a number from 0 to 1, found {as_mask!r:.80}")
 
 

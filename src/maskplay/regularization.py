@@ -294,6 +294,8 @@ class VirtualAdversarial(Trick):
     def __post_init__(self) -> None:
         _check(self, patterns=True, at_least_0=("xi", "epsilon", "weight"))
         object.__setattr__(self, "iterations", whole_number("iterations", self.iterations, 1))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole_number("seed", self.seed, 0))
         object.__setattr__(self, "noise", keras.random.SeedGenerator(self.seed))
 
     def loss(self, step: Step, outputs: Any) -> Any:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from maskplay.errors import UserError
+from maskplay.hosts.processes import alike
 from maskplay.pretext import Prepared
 
 __all__ = ["STARTS", "inform"]
@@ -31,7 +32,7 @@ def unigram(network: Any, corpus: Prepared) -> None:
     counts = np.full(network.config.vocab_size, 0.5)
     for at in range(0, len(corpus.ids), CHUNK):
         counts += np.bincount(corpus.ids[at : at + CHUNK], minlength=len(counts))
-    network.mlm.bias.assign(np.log(counts / counts.sum()))
+    network.mlm.bias.assign(alike(np.log(counts / counts.sum())))
 
 
 def ppmi(network: Any, corpus: Prepared) -> None:
@@ -66,7 +67,7 @@ def ppmi(network: Any, corpus: Prepared) -> None:
     seen = np.isin(np.arange(vocab_size), np.concatenate([first, second]))
     found *= SPREAD / found[seen].std()
     # Of the others nothing is known: they keep their drawn vectors.
-    table.assign(np.where(seen[:, None], found, keras.ops.convert_to_numpy(table)))
+    table.assign(alike(np.where(seen[:, None], found, keras.ops.convert_to_numpy(table))))
 
 
 def positions(network: Any, corpus: Prepared) -> None:
@@ -88,15 +89,15 @@ def positions(network: Any, corpus: Prepared) -> None:
         for head, offset in enumerate(OFFSETS[: attention.num_heads]):
             queries[head] = _pairs(np.ones_like(angles), np.zeros_like(angles), rotary.interleaved)
             keys[head] = _pairs(np.cos(offset * angles), -np.sin(offset * angles), rotary.interleaved)
-        attention.query.bias.assign(AMPLITUDE * queries.reshape(-1))
-        attention.key.bias.assign(AMPLITUDE * keys.reshape(-1))
+        attention.query.bias.assign(alike(AMPLITUDE * queries.reshape(-1)))
+        attention.key.bias.assign(alike(AMPLITUDE * keys.reshape(-1)))
 
 
 STARTS: dict[str, Callable[[Any, Prepared], None]] = {"unigram": unigram, "ppmi": ppmi, "positions": positions}
 
 
 def inform(network: Any, corpus: Prepared, starts: Iterable[str] = tuple(STARTS)) -> None:
-    """Put what a corpus tells into a fresh network.
+    """Put what a corpus tells into a fresh network. Of several processes (`maskplay.hosts`) all take rank 0's values.
 
     Args:
         network: a built `LanguageModel`; its weights change.

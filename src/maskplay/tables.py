@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maskplay.corpus.places import STDIN, opened
-from maskplay.errors import DataError, UserError, whole_number
+from maskplay.errors import DataError, UserError, whole_number, within
 
 __all__ = ["Example", "read_examples", "split"]
 
@@ -111,7 +111,7 @@ def split(examples: Sequence[Example], share: float, seed: int, name: str) -> tu
     places: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         places.setdefault(str(example.label), []).append(i)
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+    if not within(share, 0, 1):
         raise UserError(f"share: expected a number from 0 to 1, found {share!r:.40}")
     draw, chosen = np.random.default_rng(whole_number("seed", seed, 0)), set()
     for label, mine in sorted(places.items()):

@@ -1,5 +1,6 @@
 """Pretrain: each objective sees what it may see, is scored by what it should, and learns what there is to learn."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -119,18 +120,21 @@ def test_who_sees_whom(model, corpus, objective: str) -> None:
     np.testing.assert_array_equal(moved, allowed & (changed != facts["tokens"]).any(axis=1, keepdims=True))
 
 
-def test_a_packed_row_is_its_pieces_alone(model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", [name for name, made in OBJECTIVES.items() if not made.alone])
+def test_a_packed_row_is_its_pieces_alone(model, objective: str, tmp_path: Path) -> None:
     short = pretext.prepare([[line[:6]] for line in cycle(2, 40)], tmp_path / "tokens", TOKENIZER)
-    made = play(model, "lm")
-    inputs, _ = Steps(made, short, batch_size=2, steps=1)[0]
-    facts = inputs["lm"]
+    made = play(model, objective)
+    batches = Steps(made, short, batch_size=2, steps=1)
+    assert batches.filled > 0.75
+    facts = batches[0][0][objective]
+    facts = {name: value for name, value in facts.items() if name not in ("at", "labels")}
     assert facts["documents"].max() >= 3
-    together = outputs(made, inputs)["lm"]
+    together = outputs(made, {objective: facts})[objective]
     for row in range(2):
         for document in range(1, facts["documents"][row].max() + 1):
             mine = facts["documents"][row] == document
             alone = {name: value[row : row + 1, mine] for name, value in facts.items() if name != "positions"}
-            np.testing.assert_allclose(outputs(made, {"lm": alone})["lm"][0], together[row, mine], atol=1e-5)
+            np.testing.assert_allclose(outputs(made, {objective: alone})[objective][0], together[row, mine], atol=1e-5)
 
 
 def test_loss_and_accuracy_are_those_of_the_targets(model, corpus) -> None:
@@ -290,14 +294,15 @@ def test_the_heads_of_others_are_left_alone(corpus, optimizer) -> None:
     assert any("mlm" in path for path in moved) and any("block_0" in path for path in moved)
 
 
-def test_a_stopped_run_ends_like_a_whole_one(corpus, tmp_path: Path, monkeypatch) -> None:
+def test_a_stopped_run_ends_like_a_whole_one(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("maskplay.callbacks.PAUSE", 0)
+    short = pretext.prepare([[line[:9]] for line in cycle(2)], tmp_path / "tokens", TOKENIZER)
 
     def run(folder: Path, stop: int | None = None) -> tuple[list[dict[str, float]], list[np.ndarray]]:
         model = bert(2, heads=["mlm"], dropout=0.2)
         made = play(model, {"mlm": 1.0, "unilm": 0.5})
         made.compile(mp.optimizers.adamw(1e-2, 11))
-        train, dev = made.steps(corpus, batch_size=4, steps=11, every=4)
+        train, dev = made.steps(short, batch_size=4, steps=11, every=4)
         resume = Resume(folder, {}, monitor=None, every=0)
         resume.fit(made, train, 3, dev, [Stop(stop)] if stop else [])
         assert [len(list(resume.history)), resume.best] == [3, resume.history[-1]]
@@ -337,6 +342,7 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     for objective, message in (
         ("mlm+cloze", "expected some of mlm, mlm\\+sop, .*, found 'mlm\\+cloze'"),
         ({"mlm": 0}, "objective mlm: expected a weight above 0, found 0"),
+        ({"mlm": float("inf")}, "objective mlm: expected a weight above 0, found inf"),
         ({"mlm": 1.0, "mlm+sop": 1.0}, "one of each kind, found mlm, mlm\\+sop"),
         ({}, "expected at least one"),
         (["mlm", "unilm"], "objective: expected a name, or weights as"),
@@ -348,6 +354,7 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         ({"length": "64"}, "length: expected a whole number from 8 to 1,048,576, found '64'"),
         ({"mask_rate": 1}, "mask_rate: expected"),
         ({"mask_rate": ".1"}, "mask_rate: expected"),
+        ({"mask_rate": True}, "mask_rate: expected"),
         ({"as_mask": 1.1}, "as_mask: expected a number from 0 to 1, found 1.1"),
     ):
         with pytest.raises(mp.UserError, match=message):
@@ -366,6 +373,9 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         play(model, "mlm").fit(["山高水长。"])
     with pytest.raises(mp.UserError, match="seed: expected a whole number from 0 on, found -1"):
         play(model, "mlm").steps(corpus, seed=-1)
+    for share in ("0.1", 0, 1.0, float("nan"), True):
+        with pytest.raises(mp.UserError, match="held_out: expected a share between 0 and 1, found"):
+            play(model, "mlm").steps(corpus, held_out=share)
     with pytest.raises(mp.UserError, match="needs the heads 'pooler' and 'nsp'"):
         play(bert(heads=["mlm"]), "mlm+sop")
     with pytest.raises(mp.UserError, match="unilm needs segments 0 and 1, this roformer has one"):
@@ -380,6 +390,15 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
     foreign = pretext.prepare([["山"]], tmp_path / "tokens", other)
     with pytest.raises(mp.UserError, match=f"a vocabulary of {len(other)} tokens, the network's has {len(TOKENIZER)}"):
         Steps(play(model, "mlm"), foreign)
+    turned = mp.Tokenizer.from_vocab([*TOKENIZER.vocab][:-2] + [*TOKENIZER.vocab][:-3:-1])
+    foreign = pretext.prepare([["山"]], tmp_path / "turned", turned)
+    with pytest.raises(mp.UserError, match=f"another vocabulary than the network's, also of {len(TOKENIZER)} tokens"):
+        Steps(play(model, "mlm"), foreign)
+    # Folders of earlier versions do not say which one it was.
+    marker = tmp_path / "turned" / "maskplay.json"
+    said = json.loads(marker.read_text(encoding="utf-8"))
+    marker.write_text(json.dumps({key: value for key, value in said.items() if key != "vocab_sha256"}))
+    Steps(play(model, "mlm"), pretext.Prepared(tmp_path / "turned"))
     for options in ({"batch_size": 3, "shard": (0, 2)}, {"shard": (2, 2)}):
         with pytest.raises(mp.UserError, match="expected rows for every process alike"):
             Steps(play(model, "mlm"), corpus, **options)
@@ -387,6 +406,14 @@ def test_what_cannot_be_is_refused(model, corpus, tmp_path: Path) -> None:
         play(model, "mlm").save(tmp_path / "play")
     with pytest.raises(IndexError):
         Steps(play(model, "mlm"), corpus, steps=1)[1]
+
+
+def test_numbers_of_numpy_are_numbers(model, corpus) -> None:
+    made = play(model, {"mlm": np.int64(2)}, mask_rate=np.float32(0.25), as_mask=np.float64(1), length=np.int64(32))
+    assert (made.objectives, made.mask_rate, made.as_mask) == ({"mlm": 2.0}, 0.25, 1.0)
+    assert {type(value) for value in (*made.objectives.values(), made.mask_rate, made.as_mask)} == {float}
+    train, _ = made.steps(corpus, np.int32(4), np.int64(9), held_out=np.float32(0.25), seed=np.int64(3))
+    assert len(train) == 9
 
 
 def test_pairs_are_asked_for_where_the_corpus_has_texts(model, corpus) -> None:

@@ -221,7 +221,7 @@ def train_on(
     epochs = math.ceil(recipe["steps"] / every)
     if events is not None:
         for row in by_step(run.history, every, recipe["steps"]):
-            events.write(row.pop("step"), row)  # what was saved, but not shown yet, when the run was killed
+            events.write(row.pop("step"), row)  # in another folder than before, say
     with StepProgress(console, recipe["steps"], every, train.tokens, events) as progress:
         run.fit(play, train, epochs, validation_data=dev, callbacks=[progress])
 

@@ -8,12 +8,13 @@ from typing import Any, Self
 
 import keras
 
-from maskplay.errors import UserError, within
+from maskplay.errors import UserError, whole_number, within
 from maskplay.optimizers.wrapper import OptimizerWrapper, snapshot
 
 __all__ = ["ParameterRates"]
 
-LAYER = re.compile(r"\(\^\|/\)(embedding|block_\d+)/")  # the patterns of `layer_decay`
+LOWEST = "(embedding|relative)"  # T5's bias by distance feeds all blocks, as the embeddings do
+LAYER = re.compile(rf"\(\^\|/\)({re.escape(LOWEST)}|block_\d+)/")  # the patterns of `layer_decay`
 
 
 @keras.saving.register_keras_serializable(package="maskplay")
@@ -56,19 +57,19 @@ class ParameterRates(OptimizerWrapper):
             inner: any Keras optimizer.
             decay: the factor from one block to the one below, as 0.9.
             blocks: different ones of the encoder, `config.blocks` (ALBERT's layers share one). Heads have the full
-                rate, the last block `decay` times that, the embeddings below the first block `decay ** (blocks + 1)`.
+                rate, the last block `decay` times that, what lies below the first one `decay ** (blocks + 1)`: the
+                embeddings, and T5's bias by distance.
 
         Example:
             >>> rates = ParameterRates.layer_decay(keras.optimizers.Adam(2e-5), 0.5, blocks=2)
             >>> rates.factors
-            {'(^|/)embedding/': 0.125, '(^|/)block_0/': 0.25, '(^|/)block_1/': 0.5}
+            {'(^|/)(embedding|relative)/': 0.125, '(^|/)block_0/': 0.25, '(^|/)block_1/': 0.5}
         """
-        if not within(decay, 0, sys.float_info.max) or not isinstance(blocks, int):
-            raise UserError(
-                f"layer_decay: expected a factor as 0.9 and a number of blocks, found {decay!r:.80} and {blocks!r:.80}"
-            )
-        depths = ["embedding", *(f"block_{i}" for i in range(blocks))]
-        factors = {f"(^|/){name}/": decay ** (len(depths) - i) for i, name in enumerate(depths)}
+        if not within(decay, 0, sys.float_info.max):
+            raise UserError(f"layer_decay: expected a factor as 0.9, found {decay!r:.80}")
+        blocks = whole_number("layer_decay: blocks", blocks, 1)
+        depths = [LOWEST, *(f"block_{i}" for i in range(blocks))]
+        factors = {f"(^|/){name}/": float(decay) ** (len(depths) - i) for i, name in enumerate(depths)}
         return cls(inner, factors, **kwargs)
 
     def build(self, variables: list[keras.Variable]) -> None:

@@ -20,6 +20,7 @@ from maskplay.errors import UserError, whole_number
 from maskplay.losses import TokenAccuracy, TokenCrossEntropy
 from maskplay.model import Model
 from maskplay.objectives import OBJECTIVES, SIMILAR, TOKENS, check_network, check_objectives, check_rates
+from maskplay.pretext.packing import checked_share
 from maskplay.pretext.targets import AS_MASK, IGNORED
 
 __all__ = ["Pretrain", "Steps"]
@@ -115,15 +116,16 @@ class Pretrain(Model):
             raise UserError(f"Pretrain: expected a network and its tokenizer, as mp.load returns, found {bert!r:.80}")
         self.network, self.tokenizer = bert.network, bert.tokenizer
         self.family: str = getattr(bert, "family", "network")
-        self.objectives = {objective: 1.0} if isinstance(objective, str) else objective  # Keras copies it
-        check_objectives(self.objectives)
+        objectives = {objective: 1.0} if isinstance(objective, str) else objective
+        check_objectives(objectives)
         check_rates(mask_rate, as_mask)
+        self.objectives = {name: float(weight) for name, weight in objectives.items()}  # Keras copies it
         config, heads = self.network.config, self.network.heads
         length = min(config.longest or 512, 512) if length is None else length
         check_network(self.objectives, config, heads, self.family, length)
         self.length = int(length)
         targets = {target for name in self.objectives for target in OBJECTIVES[name].scores}
-        self.mask_rate, self.as_mask, self.logits = mask_rate, as_mask, logits
+        self.mask_rate, self.as_mask, self.logits = float(mask_rate), float(as_mask), logits
         scored = {head for name in self.objectives for head in OBJECTIVES[name].scores.values()}
         scored |= {"mlm" if "mlm" in heads else "lm"} | ({"pooler"} if scored & {"nsp", SIMILAR} else set())
         self._idle = [getattr(self.network, head) for head in heads if head not in scored]
@@ -207,7 +209,7 @@ class Pretrain(Model):
         Raises:
             UserError: as `Steps` does, or nothing can be held out.
         """
-        seed = whole_number("seed", kwargs.get("seed", 0), 0)
+        seed, held_out = whole_number("seed", kwargs.get("seed", 0), 0), checked_share(held_out)
         if not isinstance(corpus, pretext.Prepared):
             raise UserError(f"corpus: expected what mp.pretext.prepare makes of texts, found {corpus!r:.80}")
         if corpus.pairs and any(OBJECTIVES[name].pairs for name in self.objectives):  # a batch of them at least
@@ -284,27 +286,23 @@ class Steps(keras.utils.PyDataset):
             raise UserError("mlm+nsp: expected batches of at least 2 rows, for halves of others; found batch_size 1")
         if self.use_multiprocessing:  # which copies this: nothing here would know when an epoch ends
             raise UserError("use_multiprocessing: batches are drawn by threads here; give workers alone")
-        if corpus.vocab_size != len(play.tokenizer):
-            raise UserError(
-                f"{corpus.folder}: prepared with a vocabulary of {corpus.vocab_size} tokens, the network's has "
-                f"{len(play.tokenizer)}: prepare it anew"
-            )
+        corpus.check_vocabulary(play.tokenizer)
         chosen = {name: OBJECTIVES[name] for name in play.objectives}
-        self._kinds = {name: (each.specials, each.pairs, each.ordered) for name, each in chosen.items()}
+        self._kinds = {name: (each.pairs, each.specials, each.alone, each.ordered) for name, each in chosen.items()}
         packed = {
-            (n, pairs, whole): pretext.Pairs(corpus, spans, room=play.length)
+            (pairs, n, alone, whole): pretext.Pairs(corpus, spans, room=play.length)
             if pairs
-            else pretext.Packed(corpus, spans, room=play.length, specials=n, shared=n == 2, whole=whole)
-            for n, pairs, whole in sorted(set(self._kinds.values()))
+            else pretext.Packed(corpus, spans, room=play.length, specials=n, shared=not alone, whole=whole)
+            for pairs, n, alone, whole in sorted(set(self._kinds.values()))
         }
-        for (_, pairs, _), rows in packed.items():
+        for (pairs, *_), rows in packed.items():
             if pairs and (batch_size % 2 or batch_size < 4 or len(rows) * 2 < batch_size):
                 raise UserError(
                     "simbert: expected batches of an even number of rows, at least 4, and different pairs for each of "
                     f"them, also of those that are held out; found batch_size {batch_size} and {len(rows)} pairs"
                 )
         if fixed:
-            full = (len(rows) * (2 if pairs else 1) // batch_size for (_, pairs, _), rows in packed.items())
+            full = (len(rows) * (2 if pairs else 1) // batch_size for (pairs, *_), rows in packed.items())
             steps = every = max(1, min(steps, *full))
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
         self.fixed = fixed

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from maskplay.errors import UserError
+from maskplay.errors import UserError, within
 from maskplay.pretext.prepared import Prepared
 
 __all__ = ["Packed", "held_out", "pack"]
@@ -184,8 +184,7 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
         >>> int((train[:, 1] - train[:, 0]).sum()), int((dev[:, 1] - dev[:, 0]).sum())
         (56, 8)
     """
-    if not 0 < share < 1:
-        raise UserError(f"held_out: expected a share between 0 and 1, found {share!r}")
+    share = checked_share(share)
     size, bounds = max(1, min(CHUNK, (len(corpus.sentences) - 1) // 16)), corpus.documents
     if corpus.pairs:
         size, bounds = len(corpus.sentences), bounds[::2]
@@ -203,3 +202,10 @@ def held_out(corpus: Prepared, share: float, seed: int = 0) -> tuple[np.ndarray,
     joined = (~chosen[1:] & ~chosen[:-1]) & ~np.isin(spans[1:, 0], corpus.documents)
     first, last = ~chosen & ~np.append(False, joined), ~chosen & ~np.append(joined, False)
     return np.stack([spans[first, 0], spans[last, 1]], axis=1), spans[chosen]
+
+
+def checked_share(share: Any) -> float:
+    """A share of a corpus that can be held out, or `UserError`."""
+    if not within(share, 0, 1) or share in (0, 1):
+        raise UserError(f"held_out: expected a share between 0 and 1, found {share!r:.40}")
+    return float(share)

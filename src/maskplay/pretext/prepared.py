@@ -5,6 +5,7 @@ begin a word. Text is encoded by several processes; what they find is joined in 
 the same however many there are.
 """
 
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -119,6 +120,7 @@ class Prepared:
         if description.get("format") != "tokens":
             raise UserError(f"{self.folder}: expected a corpus prepared by maskplay, found {description.get('format')}")
         self.vocab_size: int = description.get("vocab_size", 0)
+        self._vocab_sha256: str | None = description.get("vocab_sha256")  # older folders have none
         self.pairs = description.get("pairs") is True
         for name in ARRAYS:
             try:
@@ -135,6 +137,25 @@ class Prepared:
         )
         if not sound:
             raise UserError(f"{self.folder}: its arrays do not belong together; prepare the corpus anew")
+
+    def check_vocabulary(self, tokenizer: Any) -> None:
+        """Refuse a tokenizer to which these ids are other tokens.
+
+        Raises:
+            UserError: the corpus was prepared with another vocabulary.
+        """
+        if self.vocab_size != len(tokenizer):
+            found = f"a vocabulary of {self.vocab_size} tokens, the network's has {len(tokenizer)}"
+        elif self._vocab_sha256 not in (None, _sha256(tokenizer)):
+            found = f"another vocabulary than the network's, also of {self.vocab_size} tokens"
+        else:
+            return
+        raise UserError(f"{self.folder}: prepared with {found}: prepare it anew")
+
+
+def _sha256(tokenizer: Any) -> str:
+    """Of the vocabulary, in the order of its ids."""
+    return hashlib.sha256(json.dumps(list(tokenizer.vocab)).encode()).hexdigest()
 
 
 def prepare(
@@ -198,6 +219,7 @@ def prepare(
         np.save(made / "sentences.npy", np.concatenate(ends))
         np.save(made / "documents.npy", np.append(np.array(firsts, "int64"), count))
         description = {"format": "tokens", "version": VERSION, "tokens": ids.size, "vocab_size": len(tokenizer)}
+        description["vocab_sha256"] = _sha256(tokenizer)
         if pairs:
             description["pairs"] = True
         (made / MARKER).write_text(json.dumps(description) + "\n", encoding="utf-8")
