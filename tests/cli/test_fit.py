@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 import maskplay as mp
 from cli.faults import call, fault, start
 from maskplay.cli import fit
+from maskplay.cli.progress import EpochProgress
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--no-length-buckets")
 GOOD, BAD = "好棒香甜美", "差烂苦臭丑"
@@ -298,11 +299,15 @@ def test_what_is_no_play_is_one_line(capfd, files: dict[str, Path], tmp_path: Pa
 def broken_off(monkeypatch, *arguments: object) -> None:
     """A run on a terminal that Ctrl-C stops when its first epoch is over."""
 
-    def press(*given: object) -> None:
-        raise KeyboardInterrupt
+    begin = EpochProgress.on_epoch_begin
+
+    def press(progress: EpochProgress, epoch: int, logs: object = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        begin(progress, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("maskplay.cli.fit.EpochProgress.on_epoch_end", press)
+        patch.setattr(EpochProgress, "on_epoch_begin", press)
         patch.setenv("FORCE_COLOR", "1")
         assert call(*arguments) == 130
 
