@@ -457,8 +457,9 @@ def test_what_ends_early_leaves_the_weights_where_they_are() -> None:
         with pytest.raises((KeyboardInterrupt, mp.UserError)):
             ending()
         np.testing.assert_array_equal(model.probabilities(texts), wanted)
+    (before,) = numbers([model.classifier.kernel])
     model.fit(reviews(32), epochs=1, verbose=0)
-    assert abs(model.probabilities(texts) - wanted).max() > 1e-4
+    assert abs(numbers([model.classifier.kernel])[0] - before).max() > 1e-3
 
 
 def test_each_fit_goes_on_with_the_order_of_examples() -> None:
