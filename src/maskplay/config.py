@@ -6,11 +6,11 @@ never a subclass: `BERT.but("roformer", source, position="rotary")`.
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal, get_args
 
-from maskplay.errors import UserError, whole_number
+from maskplay.errors import UserError, whole_number, within
 
 Position = Literal[
     "learned", "learned_after_pad", "hierarchical", "rotary", "rotary_halves", "relative", "buckets", "buckets_cross",
@@ -118,7 +118,7 @@ class Config:
                 most = 4096 if name in ("num_layers", "num_decoder_layers", "num_blocks") else 2**31 - 1
                 object.__setattr__(self, name, whole_number(f"config: {name}", value, least, most))
             elif field.type is float:
-                if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < float("inf"):
+                if not within(value, 0, sys.float_info.max):
                     raise UserError(f"config: {name}: expected a number of at least 0, found {value!r:.40}")
                 object.__setattr__(self, name, float(value))
             else:

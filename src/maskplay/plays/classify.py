@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from maskplay import hosts
 from maskplay.arrays import Arrays, write_arrays
 from maskplay.batches import Batches
 from maskplay.config import Config
-from maskplay.errors import CheckpointError, UserError, listed, whole_number
+from maskplay.errors import CheckpointError, UserError, listed, whole_number, within
 from maskplay.examples import examples_of, names_of, row_of, texts_in, weights_of
 from maskplay.language_model import LanguageModel, named_weights, token_specs, weight_values
 from maskplay.layers.heads import Pooler
@@ -100,7 +99,7 @@ class Classify(Model):
         longest = min(self.config.longest or 512, 512)
         asked = longest if max_length is None else max_length
         self.max_length = whole_number("max_length", asked, 3, self.config.longest or 2**20)
-        if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout <= 1:
+        if not within(dropout, 0, 1):
             raise UserError(f"dropout: expected a rate from 0 to 1, found {dropout!r}")
         if pool not in POOLS:
             raise UserError(f"pool: expected {' or '.join(map(repr, POOLS))}, found {pool!r:.40}")
