@@ -3,6 +3,8 @@
 import gc
 import importlib.metadata
 import os
+import random
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +12,8 @@ import pytest
 
 hypothesis.settings.register_profile("house", deadline=None)  # how busy the machine is says nothing of an example
 hypothesis.settings.load_profile("house")
+
+random.seed(0)  # Keras asks it for the seed of every initializer: also of layers that are made as tests are imported
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -62,6 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()  # what imports made stays: no look at it again at every collection, and fewer of those
     gc.set_threshold(50_000, 10, 10)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test draws the same numbers wherever and after whatever else it runs."""
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -156,12 +156,15 @@ def test_what_is_hidden_and_how_reaches_the_play(text, tmp_path: Path, monkeypat
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             given.update(rate=self.mask_rate, as_mask=self.as_mask, length=self.length)
+
+        def steps(self, *args: object, accumulate: int = 1, **kwargs: object) -> None:
+            given.update(accumulate=accumulate)
             raise mp.UserError("that is all")
 
     monkeypatch.setattr("maskplay.cli.pretrain.Pretrain", Told)
-    how = ["--mask-rate", 0.3, "--as-mask", 1, "--length", 24, "--vocab-size", 90]
+    how = ["--mask-rate", 0.3, "--as-mask", 1, "--length", 24, "--vocab-size", 90, "--accumulate", 4]
     assert call("pretrain", text, "--out", tmp_path / "out", *how) == 2
-    assert given == {"rate": 0.3, "as_mask": 1.0, "length": 24}
+    assert given == {"rate": 0.3, "as_mask": 1.0, "length": 24, "accumulate": 4}
 
 
 def test_the_seed_decides_everything_of_a_model_that_goes_on(whole, text, tmp_path: Path) -> None:

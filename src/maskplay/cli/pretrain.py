@@ -74,7 +74,7 @@ def pretrain(
     learning_rate: float | None = typer.Option(None, help="Its peak; default 0.001."),
     warmup: int | None = typer.Option(None, help="Steps until the peak; default a tenth of them."),
     decay: int | None = typer.Option(None, help="Steps of a straight fall at the end; default a cosine from the peak."),
-    accumulate: int | None = typer.Option(None, help="Batches whose mean gradient is one step; default 1."),
+    accumulate: int | None = typer.Option(None, help="Batches that make one step together; default 1."),
     dropout: float | None = typer.Option(None, help="Of a fresh network, in training; default 0.1."),
     init: str | None = typer.Option(
         None, help="What a fresh network knows from counting the text: unigram,ppmi,positions; default nothing."
@@ -209,10 +209,10 @@ def train_on(
         base.network.build()
         starts.inform(base.network, prepared, parse_names(recipe["init"]))
     every = min(recipe["report_every"], recipe["steps"])
-    numbers = {"seed": recipe["seed"], "every": every, "shard": hosts.place()}
-    train, dev = play.steps(prepared, recipe["batch_size"], recipe["steps"], recipe["held_out"], **numbers)
-    rising, falling = (None if recipe[name] < 0 else recipe[name] for name in ("warmup", "decay"))
     rate, steps, together = (recipe[name] for name in ("learning_rate", "steps", "accumulate"))
+    numbers = {"seed": recipe["seed"], "every": every, "shard": hosts.place(), "accumulate": together}
+    train, dev = play.steps(prepared, recipe["batch_size"], steps, recipe["held_out"], **numbers)
+    rising, falling = (None if recipe[name] < 0 else recipe[name] for name in ("warmup", "decay"))
     play.compile(OPTIMIZERS[recipe["optimizer"]](rate, steps, rising, falling, together))
     console.print(f"{base!r}; devices {hosts.sharing_devices() * recipe['model_parallel']}")
     console.print(f"{len(prepared.ids):,} tokens of text, rows {train.filled:.1%} full")

@@ -156,8 +156,12 @@ class Pretrain(Model):
         for name in self.objectives:
             objective = OBJECTIVES[name]
             given = {key: value for key, value in inputs[name].items() if key != "labels" or not self.logits}
+            share = given.pop("share", None)
             found = self.network(**given, mask=objective.mask, training=training)
             tokens = found["mlm" if "mlm" in found else "lm"]
+            if share is not None and "labels" in given:
+                share = ops.cast(share, tokens.dtype)[:, None]
+                tokens = ops.stack([tokens[..., 0] * share, tokens[..., 1]], axis=-1)
             if SIMILAR in objective.scores:
                 found[SIMILAR] = similarities(found["pooled"])
             for target, head in objective.scores.items():
@@ -204,7 +208,7 @@ class Pretrain(Model):
             batch_size: rows of a batch.
             steps: batches of the whole run.
             held_out: which share of the corpus.
-            **kwargs: everything else of `Steps`: seed, every, shard.
+            **kwargs: everything else of `Steps`: seed, every, shard, accumulate.
 
         Raises:
             UserError: as `Steps` does, or nothing can be held out.
@@ -218,7 +222,7 @@ class Pretrain(Model):
                 raise UserError(f"simbert: expected more pairs than a batch has, {least}, found {pairs}")
             held_out = max(held_out, least / max(1, pairs))
         train, dev = pretext.held_out(corpus, held_out, seed)
-        alike = {name: value for name, value in kwargs.items() if name != "every"}
+        alike = {name: value for name, value in kwargs.items() if name not in ("every", "accumulate")}
         return (
             Steps(self, corpus, train, batch_size, steps, **kwargs),
             Steps(self, corpus, dev, batch_size, -(-DEV_ROWS // batch_size), fixed=True, **alike),
@@ -233,7 +237,7 @@ class Steps(keras.utils.PyDataset):
 
     A batch is `(inputs, labels)`. Inputs, for each objective: "tokens", "segments" (where the network has them),
     "positions", "documents", ints `(batch, length)`; masked: "at" `(batch, places)`; permuted: "order"; "labels", those
-    of tokens. Labels by the name of the loss: `(batch, places or length)`, -100 where there is no target, `(batch, 1)`
+    of tokens; accumulated: "share" `(batch,)`. Labels by the name of the loss: `(batch, places or length)`, -100 where there is no target, `(batch, 1)`
     for the order of halves.
 
     Args:
@@ -246,6 +250,8 @@ class Steps(keras.utils.PyDataset):
         seed: of everything that is drawn.
         fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
         shard: `(rank, world)`, this process among how many; each gets its part of every batch.
+        accumulate: of how many batches the optimizer makes one step, its `gradient_accumulation_steps`. The loss of
+            each is then given its share of the tokens that they ask for together: one large batch, to rounding.
         **kwargs: `workers` and its companions of `keras.utils.PyDataset`. For a run to the letter leave them: what
             several have read when `fit` begins Keras serves again, and in short epochs it counts as one.
 
@@ -271,13 +277,16 @@ class Steps(keras.utils.PyDataset):
         seed: int = 0,
         fixed: bool = False,
         shard: tuple[int, int] = (0, 1),
+        accumulate: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.rank, self.world = shard
         batch_size, steps = whole_number("batch_size", batch_size, 1), whole_number("steps", steps, 1)
         every = steps if every is None else whole_number("every", every, 1)
-        seed = whole_number("seed", seed, 0)
+        seed, accumulate = whole_number("seed", seed, 0), whole_number("accumulate", accumulate, 1)
+        if accumulate > 1 and play.logits:
+            raise UserError("accumulate: expected losses of tokens to share out, found a play with logits=True")
         if not 0 <= self.rank < self.world or batch_size % self.world:
             raise UserError(
                 f"expected rows for every process alike, found batch_size {batch_size} and shard {shard} (rank, world)"
@@ -305,7 +314,8 @@ class Steps(keras.utils.PyDataset):
             full = (len(rows) * (2 if pairs else 1) // batch_size for (pairs, *_), rows in packed.items())
             steps = every = max(1, min(steps, *full))
         self.play, self.batch_size, self.steps, self.every, self.seed = play, batch_size, steps, every, seed
-        self.fixed = fixed
+        self.fixed, self.accumulate = fixed, accumulate
+        self._asked: tuple[int, np.ndarray] = (-1, np.zeros((0, 0)))
         self._rows = {kind: pretext.Rows(rows, seed) for kind, rows in packed.items()}
         sizes = np.diff(np.flatnonzero(corpus.words[:SAMPLE]), append=min(len(corpus.words), SAMPLE))
         self._word = float(np.square(sizes).sum() / max(1, sizes.sum()))
@@ -323,8 +333,25 @@ class Steps(keras.utils.PyDataset):
         self._ended |= index == len(self) - 1
         step = self.epoch * self.every + self.start + index
         made = [self._batch(name, i, step) for i, name in enumerate(self.play.objectives)]
-        inputs = {name: one for name, (one, _) in zip(self.play.objectives, made)}
-        return inputs, {target: labels for _, found in made for target, labels in found.items()}
+        if self.accumulate > 1:
+            for (inputs, _), share in zip(made, self._shares(step)):
+                inputs["share"] = np.full(self.batch_size, share, "float32")
+        size = self.batch_size // self.world  # in one piece: dropout, too, is as it would be in one process
+        mine = slice(self.rank * size, (self.rank + 1) * size)
+        inputs = {name: {key: v[mine] for key, v in one.items()} for name, (one, _) in zip(self.play.objectives, made)}
+        return inputs, {target: labels[mine] for _, found in made for target, labels in found.items()}
+
+    def _shares(self, step: int) -> np.ndarray:
+        """How many tokens this batch asks for, in batches of the mean size of those that make one step of weights:
+        `(objectives,)`. They are drawn for it once more: kept, thousands of them would be too many."""
+        first = step - step % self.accumulate
+        if self._asked[0] != first:
+            batches = range(first, first + self.accumulate)
+            found = [[self._batch(name, i, each)[0] for i, name in enumerate(self.play.objectives)] for each in batches]
+            asked = [[(one["labels"] != IGNORED).sum() for one in of_batch] for of_batch in found]
+            self._asked = first, np.array(asked, "float64")
+        first, asked = self._asked
+        return asked[step - first] / np.maximum(asked.mean(axis=0), 1 / self.accumulate)
 
     def may_begin(self, batch: int) -> bool:
         """Whether a run can go on with this batch of the epoch: always, all have one shape."""
@@ -339,7 +366,7 @@ class Steps(keras.utils.PyDataset):
             self.epoch, self.start, self._ended = self.epoch + 1, 0, False
 
     def _batch(self, name: str, number: int, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One objective's inputs and labels, this process's part of them."""
+        """One objective's inputs and labels, for all processes."""
         play, objective = self.play, OBJECTIVES[name]
         rows = self._rows[self._kinds[name]]
         draw = np.random.default_rng([self.seed, number, step])
@@ -381,6 +408,4 @@ class Steps(keras.utils.PyDataset):
                 target = np.roll(laid.segments, -1, axis=1) == 1
                 labels[name] = np.where(target, labels[name], IGNORED).astype("int32")
         inputs["labels"] = next(labels[t] for t, head in objective.scores.items() if head == TOKENS)
-        share = self.batch_size // self.world  # in one piece: dropout, too, is as it would be in one process
-        mine = slice(self.rank * share, (self.rank + 1) * share)
-        return {key: value[mine] for key, value in inputs.items()}, {key: value[mine] for key, value in labels.items()}
+        return inputs, labels
