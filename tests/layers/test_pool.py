@@ -57,7 +57,7 @@ def test_padding_changes_nothing(pool: Any) -> None:
 def test_a_mask_of_keras_counts_where_nothing_else_is_said(pool: Any) -> None:
     ids = np.array([[3, 1, 0, 0], [2, 2, 1, 0], [1, 2, 3, 1]])
     table = np.array([[9, 9, 9, 9], [1, 2, 3, 4], [4, 3, 2, 1], [0, 5, 0, 5]])  # padding, a greatest value, counts
-    hidden = keras.layers.Embedding(4, 4, embeddings_initializer=keras.initializers.Constant(table), mask_zero=True)(ids)
+    hidden = keras.layers.Embedding(4, 4, keras.initializers.Constant(table), mask_zero=True)(ids)
     wanted = numpy(pool(numpy(hidden), valid=ids != 0))
     np.testing.assert_array_equal(numpy(pool(hidden)), wanted)
     np.testing.assert_array_equal(numpy(pool(hidden, valid=np.ones_like(ids))), numpy(pool(numpy(hidden))))

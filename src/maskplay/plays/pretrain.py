@@ -237,8 +237,8 @@ class Steps(keras.utils.PyDataset):
 
     A batch is `(inputs, labels)`. Inputs, for each objective: "tokens", "segments" (where the network has them),
     "positions", "documents", ints `(batch, length)`; masked: "at" `(batch, places)`; permuted: "order"; "labels", those
-    of tokens; accumulated: "share" `(batch,)`. Labels by the name of the loss: `(batch, places or length)`, -100 where there is no target, `(batch, 1)`
-    for the order of halves.
+    of tokens; accumulated: "share", floats `(batch,)`. Labels by the name of the loss: `(batch, places or length)`,
+    -100 where there is no target, `(batch, 1)` for the order of halves.
 
     Args:
         play: the `Pretrain` they are for.
