@@ -13,7 +13,7 @@ import numpy as np
 spec = importlib.util.spec_from_file_location("memory", sys.argv[1])
 memory = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(memory)
-kept = len(sys.argv) > 2 and memory.keep()
+kept = len(sys.argv) > 2 and memory.keep(threads=sys.argv[2] == "threads")
 def once():
     return np.zeros(2**24, "uint8") + 1  # 16 MB twice, freed at once
 once()
@@ -34,8 +34,9 @@ def faults(*options: str) -> tuple[bool, int]:
     return kept == "True", int(found)
 
 
-def test_what_is_freed_is_kept_for_the_next() -> None:
-    kept, found = faults("keep")
+@pytest.mark.parametrize("how", ["one heap", "threads"])
+def test_what_is_freed_is_kept_for_the_next(how: str) -> None:
+    kept, found = faults(how)
     if not kept:
         pytest.skip("no glibc here")
     assert 8 * found < faults()[1]

@@ -9,15 +9,21 @@ import sys
 
 __all__ = ["keep"]
 
-# Of glibc's malloc.h: no blocks of their own for large arrays, nothing given back, one heap for all threads.
-SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}
+# Of glibc's malloc.h: no blocks of their own for large arrays, nothing given back, and one heap for all threads.
+SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
+ONE_HEAP = {"M_ARENA_MAX": (-8, 1)}
 
 
-def keep() -> bool:
-    """From now on this process keeps what it frees; `maskplay pretrain` and `maskplay fit` begin with it.
+def keep(threads: bool = False) -> bool:
+    """From now on this process keeps what it frees; `maskplay pretrain`, `maskplay fit` and, where no `--memory` is
+    given, `maskplay words` begin with it.
 
     The process then holds the most that it ever needed until it ends, which is what a program that trains wants and a
     service may not; so Python users call it themselves. Processes that it forks do likewise.
+
+    Args:
+        threads: several of them work on arrays of their own, each with a heap, which holds those up to 64 MB: counting
+            words. Training makes larger ones, whichever thread asks for them: one heap.
 
     Returns:
         Whether it is so: False where there is no glibc (macOS, Windows, Alpine).
@@ -27,4 +33,5 @@ def keep() -> bool:
         True
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    return mallopt is not None and all(mallopt(*setting) == 1 for setting in SETTINGS.values())
+    settings = SETTINGS if threads else SETTINGS | ONE_HEAP
+    return mallopt is not None and all(mallopt(*setting) == 1 for setting in settings.values())

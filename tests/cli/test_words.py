@@ -40,6 +40,18 @@ def test_discover(capfd, text, tmp_path):
     assert "a lower --min-count" in capfd.readouterr().err and len(out.read_text("utf-8").splitlines()) == 1
 
 
+def test_without_a_limit_what_is_freed_is_kept(text, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(words, "keep", lambda **options: kept.append(options))
+    assert call("words", "count", text, "--out", tmp_path / "counts.tsv", "--memory", "1G") == 0
+    assert call("words", "discover", text, "--out", tmp_path / "words.tsv", "--memory", "1G") == 0
+    assert kept == []
+    assert call("words", "count", text, "--out", tmp_path / "counts.tsv") == 0
+    assert call("words", "discover", text, "--out", tmp_path / "words.tsv") == 0
+    assert call("words", "lm", text, "--out", tmp_path / "model.arpa") == 0
+    assert kept == [{"threads": True}] * 3
+
+
 def test_discover_with_every_option(text, tmp_path):
     out = tmp_path / "words.txt"
     options = "--mode exact --cohesion 1,2 --min-freedom 0.1 --min-alone 0.2 --min-length 2 --max-length 4 --runs"

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from maskplay import words
 from maskplay.corpus import STDIN, paths
 from maskplay.errors import UserError
+from maskplay.memory import keep
 from maskplay.storage import make_folder, new_file
 from maskplay.text.words import jieba
 from maskplay.words import counting, found
@@ -83,6 +84,7 @@ def discover(
     if agree:
         _readable_again("--agree", sources)
     by = words.load_segmenter(agree) if agree else None
+    _keep(memory)
     with _progress(out) as tell:
         table = words.discover(
             sources,
@@ -137,6 +139,7 @@ def count(
     if by == "jieba":
         _jieba("天")  # loads its dictionary here, once, and not in each process
     what: dict[str, Any] = {"n": n or 1} if tokenizer is None else {"n": n, "tokenizer": tokenizer}
+    _keep(memory)
     with _progress(out) as tell:
         where: dict[str, Any] = {"workers": workers, "memory": memory, "folder": folder, "cluster": cluster}
         if tokenizer is None:
@@ -159,6 +162,7 @@ def lm(
     """Train a character n-gram model (modified Kneser-Ney), for `segment` and for others: an ARPA file."""
     found.checked_ending(out, (".arpa",))
     _not_read(out, sources)
+    _keep(None)
     with _progress(out) as tell:
         options = {"order": order, "min_count": min_count, "field": field, "workers": workers}
         model = words.train_ngrams(sources, **options, progress=tell)
@@ -221,6 +225,12 @@ def contrast(
         rows = words.contrast(words.read_vocabulary(field), words.read_vocabulary(general), prior=prior)
         words.write_contrast(rows, out)
     _console().print(f"{len(rows):,} words: {out}")
+
+
+def _keep(limit: str | None) -> None:
+    """Have the system hand out the same memory once, not again and again; within a limit what is kept would count."""
+    if limit is None:
+        keep(threads=True)
 
 
 def _not_read(out: Path, sources: list[str], *others: str | Path | None) -> None:
