@@ -50,6 +50,7 @@ ONCE = (
     "test_demo_data.py",
     "test_docs.py",
     "test_import.py",
+    "test_pictures.py",
     "test_tables.py",
     "test_zh_small.py",
     "text",

@@ -1,7 +1,6 @@
 """Masks against a naive double loop, their counts and limits, and what a rule must survive: text, JSON, tracing."""
 
 import json
-import xml.etree.ElementTree
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from maskplay import masks
-from maskplay.errors import MissingExtra, UserError
+from maskplay.errors import UserError
 
 GOLDEN = {(16, 4): (64, 124, 148, 82), (128, 8): (2048, 2104, 3784, 1956), (512, 16): (16384, 16624, 31504, 16008)}
 
@@ -442,41 +441,3 @@ def test_traced(rule: masks.Mask) -> None:
         np.testing.assert_array_equal(
             ops.convert_to_numpy(compiled(*map(ops.convert_to_tensor, facts.values()))), rule.dense(n, **facts)
         )
-
-
-# Pictures.
-
-AWKWARD = ["<a>", '"&"', "科学", "\x00\x1b", "a\nb", "\ud800"]
-
-
-def test_svg_is_xml() -> None:
-    picture = (masks.causal() & masks.padding()).picture(6, tokens=AWKWARD, valid=[1, 1, 1, 1, 0, 0])
-    root = xml.etree.ElementTree.fromstring(picture)
-    cells = [cell for cell in root.iter() if cell.tag.endswith("rect")]
-    colours = [cell.attrib["fill"] for cell in cells]
-    assert len(cells) == 36
-    dark = max(set(colours), key=lambda colour: -int(colour[1:], 16))
-    np.testing.assert_array_equal(
-        np.array([colour == dark for colour in colours]).reshape(6, 6),
-        (masks.causal() & masks.padding()).dense(6, valid=[1, 1, 1, 1, 0, 0]),
-    )
-    assert "causal() & padding()" in "".join(root.itertext())
-
-
-def test_text_keeps_its_columns() -> None:
-    lines = masks.causal().picture(6, tokens=AWKWARD, format="text").split("\n")
-    assert len(lines) == 6
-    assert lines[1] == ' "&" ■ ■ · · · ·' and lines[2] == "科学 ■ ■ ■ · · ·"
-
-
-def test_png() -> None:
-    pytest.importorskip("matplotlib", reason="the `plot` extra is not installed")
-    picture = masks.prefix().picture(3, format="png", segments=[0, 1, 1])
-    assert picture.startswith(b"\x89PNG\r\n")
-    assert masks.causal().picture(2, tokens=["$x^$", "$"], format="png").startswith(b"\x89PNG")
-
-
-def test_png_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtra, match=r"maskplay\[plot\]"):
-        masks.causal().picture(3, format="png")
