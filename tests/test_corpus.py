@@ -223,6 +223,7 @@ def test_texts_from_python():
         ("a.txt", gzip.compress(b"1", mtime=0), "a.txt: expected UTF-8, found gzip; give it a name that ends in .gz"),
         ("a.txt", lzma.compress(b"1"), "a.txt: expected UTF-8, found xz; give it a name that ends in .xz"),
         ("a.docx", b"PK\3\4\x14\0", "a.docx: expected UTF-8, found a zip archive or an office document; unpack it"),
+        ("a.parquet", b"PAR1\x15\x04\xff", "a.parquet: expected UTF-8, found Parquet; write a table as text, .tsv"),
         ("a.gz", gzip.compress(b"1\n2\n" * 9, mtime=0)[:-9], "it ends too early"),
         ("a.gz", b"", "a.gz: expected packed text, found an empty file"),
         ("a.gz", b"no gzip", "a.gz, line 1: cannot be read on (Not a gzipped file"),

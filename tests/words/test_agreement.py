@@ -21,7 +21,7 @@ def plain(found: mp.words.Found, texts: list[str], by: mp.words.Segmenter, least
     """The same with a dictionary, one text at a time."""
     cut = Counter(word for text in texts for word in by(text))
     sure = [row.word for row in found if len(row.word) == 1 or any(symbol.isascii() for symbol in row.word)]
-    return [row for row in found if row.word in sure or cut[row.word] >= least * row.occurrences]
+    return [row for row in found if row.word in sure or cut[row.word] / row.occurrences >= least]
 
 
 def same(mine: list[Word], theirs: list[Word]) -> bool:

@@ -1,6 +1,7 @@
 """Counts are those of a plain dictionary, whoever counts."""
 
 import gzip
+import pickle
 import random
 import sys
 from collections import Counter
@@ -239,6 +240,12 @@ def test_counting_keeps_within_the_memory(tmp_path, monkeypatch):
     for name, value in (("memory", "1G"), ("folder", tmp_path)):
         with pytest.raises(UserError, match=f"{name}: it is for n-grams"):
             mp.words.count(iter(lines), tokenizer=split, **{name: value})
+
+
+@pytest.mark.parametrize("what", [{"n": 2}, {"n": 5}, {"tokenizer": split}])
+def test_counts_travel_to_other_processes(what):
+    counts = mp.words.count(iter(["天地 玄黄 天地", "a\0b c d"]), **what)
+    assert list(pickle.loads(pickle.dumps(counts))) == list(counts) != []
 
 
 def test_counts_are_words_for_others():

@@ -168,6 +168,15 @@ def test_options_choose(tmp_path):
     assert chosen(min_alone=0.9) == alone and len(alone) < len(all_words)
 
 
+@pytest.mark.parametrize("alone, all_", [(7, 25), (7, 100), (15, 29)])
+def test_a_share_that_is_reached_is_enough(alone, all_):
+    lines = ["天地"] * alone + ["玄天地黄"] * (all_ - alone)
+    found = mp.words.discover(iter(lines), min_count=2, min_length=2, cohesion=(-9, -9, -9), min_alone=alone / all_)
+    assert ("天地", alone, all_) in [row[:3] for row in found]
+    agreed = mp.words.agreed(found, iter(lines), {"天地": alone, "玄天地黄": all_}, least=alone / all_)
+    assert "天地" in agreed
+
+
 def test_known_words_of_another_corpus():
     old = mp.words.discover(iter(["天地"] * 9), min_count=2, cohesion=(0.1,))
     new = mp.words.discover(iter(["天地", "玄黄"] * 9), min_count=2, cohesion=(0.1,), known=old)
@@ -478,6 +487,7 @@ def test_options_that_mean_nothing(options):
 def test_found_words_are_known_by_their_text():
     found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=2, cohesion=(0.5,), min_length=2)
     assert "宇宙" in found and "洪荒" not in found and 3 not in found
+    assert repr(found) == "Found(words=1, characters=6, min_count=2)"
 
 
 def test_found_words_are_a_sequence():

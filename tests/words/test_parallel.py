@@ -99,9 +99,10 @@ def test_under_spawn():
 def test_no_items_and_wrong_options():
     assert list(mp.words.parallel_map(inverse, [], workers=2)) == []
     with pytest.raises(UserError, match="workers: expected a whole number from 1 on, found 0"):
-        list(mp.words.parallel_map(inverse, [1], workers=0))
-    with pytest.raises(UserError, match="start_method: expected one of None, fork, spawn.*found 'threads'"):
-        list(mp.words.parallel_map(inverse, [1], workers=2, start_method="threads"))
+        mp.words.parallel_map(inverse, [1], workers=0)  # before anything is asked for
+    for workers in (1, 2):
+        with pytest.raises(UserError, match="start_method: expected one of None, fork, spawn.*found 'threads'"):
+            mp.words.parallel_map(inverse, [1], workers=workers, start_method="threads")
     told: list[int] = []
     list(mp.words.parallel_map(inverse, [1, 2, 3], workers=2, progress=told.append))
     assert told == [1, 2, 3]

@@ -226,6 +226,14 @@ def test_wrong_arguments():
     for joins in (3, ("x", "y"), (0.5,), (0.5, 0), (0.5, math.inf), (0.5, math.nan), (0.5,) * 257):
         with pytest.raises(UserError, match="joins: expected 2 to 256 numbers above 0"):
             NgramSegmenter(MODELS[2], joins)
+    with pytest.raises(UserError, match="model: expected an n-gram model, found 'model.arpa'; read_arpa makes one"):
+        NgramSegmenter("model.arpa")
+    with pytest.raises(UserError, match="by: .*found 'model.arpa'; load_segmenter opens"):
+        mp.words.segment(iter(["天"]), "model.arpa")  # before anything is asked for
+    with pytest.raises(UserError, match="workers: expected a whole number"):
+        mp.words.segment(iter(["天"]), {"天": 1}, workers=0)
+    assert repr(Vocabulary({"天": 1})) == "Vocabulary(words=1)"
+    assert repr(NgramSegmenter(MODELS[2], (0.5, 1))) == f"NgramSegmenter({MODELS[2]}, joins=(0.5, 1))"
     with pytest.raises(UserError, match="the vocabulary: expected Chinese words, found none in 1 entries"):
         Vocabulary({"abc": 3})
     with pytest.raises(UserError, match="the vocabulary: expected counts above 0, found 0.0 of '天'"):

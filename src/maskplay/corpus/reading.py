@@ -37,6 +37,7 @@ SIGNS = (  # of files that hold something else: where they stand, and what to sa
     (0, b"\x1f\x8b", "gzip; give it a name that ends in .gz"),
     (0, b"\xfd7zX", "xz; give it a name that ends in .xz"),
     (0, b"\x28\xb5\x2f\xfd", "zstd; give it a name that ends in .zst"),
+    (0, b"PAR1", "Parquet; write a table as text, .tsv"),
     (256, b"\0ustar", "a tar archive; unpack it"),
 )
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -65,5 +65,5 @@ def agreed(
         raise UserError("sources: expected the texts in which the words were found, found none; give them anew")
     cut = Counter(filter(asked.__contains__, chain.from_iterable(chain([first or []], lines))))
     times = zip(words, found.occurrences.tolist())
-    wanted = np.array([word not in asked or cut[word] >= least * all_ for word, all_ in times], bool)
+    wanted = np.array([word not in asked or cut[word] / all_ >= least for word, all_ in times], bool)
     return replace(found, **{name: getattr(found, name)[wanted] for name in Word._fields})

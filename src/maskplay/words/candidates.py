@@ -96,7 +96,7 @@ class Candidates:
         left, right = (np.concatenate([nothing, side]) for side in (left, right))
         score = cohesion / np.maximum(1, lengths - 1) + np.minimum(left, right)
         wanted = (lengths == 1) | (np.minimum(left, right) >= min_freedom)
-        wanted &= frequency >= min_alone * all_
+        wanted &= frequency / all_ >= min_alone  # not a product, which rounds .28 of 25 to more than 7
         order = [i for i in sorted(range(len(texts)), key=lambda i: (-frequency[i], texts[i])) if wanted[i]]
         return Found(
             word=np.array([texts[i] for i in order], dtype=np.dtypes.StringDType()),

@@ -25,7 +25,7 @@ from maskplay.words.budget import Budget
 from maskplay.words.cutting import Segmenter, groups
 from maskplay.words.engine import engine
 from maskplay.words.found import ROWS, checked_ending, escaped, parquet_file
-from maskplay.words.grams import Grams, Rule
+from maskplay.words.grams import Grams, Rule, unpacked
 from maskplay.words.parallel import checked_workers, parallel_map
 from maskplay.words.reader import Reader
 from maskplay.words.symbols import MOST, Alphabet, Kept
@@ -210,16 +210,17 @@ def _sorted_grams(grams: Grams, alphabet: Alphabet, least: int) -> Counts:
         grams = Grams(grams.order, grams.bits, grams.keys[by_text], grams.counts[by_text])
     order = _falling(grams.counts)
     order = order[: np.count_nonzero(grams.counts >= least)]
-    keys, n, bits = grams.keys[order], grams.order, grams.bits
-
-    def texts(start: int, stop: int) -> list[str]:
-        ids = Grams(n, bits, keys[start:stop], grams.counts).ids()
-        found = np.ascontiguousarray(points[ids])
-        if "\0" in alphabet.symbols:  # which NumPy takes for the end of a text
-            return [row.tobytes().decode("utf-32-le") for row in found]
-        return found.view(f"<U{n}")[:, 0].tolist()
-
+    texts = partial(_texts_of_keys, grams.keys[order], grams.order, grams.bits, points, "\0" in alphabet.symbols)
     return Counts(grams.counts[order], texts)
+
+
+def _texts_of_keys(
+    keys: NDArray[np.uint64], n: int, bits: int, points: NDArray[np.uint32], zeros: bool, start: int, stop: int
+) -> list[str]:
+    found = np.ascontiguousarray(points[unpacked(keys[start:stop], n, bits)])
+    if zeros:  # which NumPy takes for the end of a text
+        return [row.tobytes().decode("utf-32-le") for row in found]
+    return found.view(f"<U{n}")[:, 0].tolist()
 
 
 def _by_text(grams: Grams, points: NDArray[np.uint32]) -> NDArray[np.int64]:
@@ -269,7 +270,11 @@ def _count_words(
         tell("counting", step, step)
     rows = sorted((-count, text) for text, count in found.items() if count >= least)
     texts = [text for _, text in rows]
-    return Counts(np.array([-count for count, _ in rows], np.int64), lambda start, stop: texts[start:stop])
+    return Counts(np.array([-count for count, _ in rows], np.int64), partial(_texts_of_list, texts))
+
+
+def _texts_of_list(texts: list[str], start: int, stop: int) -> list[str]:
+    return texts[start:stop]
 
 
 def _words_of_files(tokenizer: Tokenizer, field: str, parts: list[corpus.Part]) -> Counter[str]:

@@ -76,6 +76,9 @@ class Found:
     def __len__(self) -> int:
         return len(self.word)
 
+    def __repr__(self) -> str:
+        return f"Found(words={len(self)}, characters={self.characters}, min_count={self.min_count})"
+
     def __iter__(self) -> Iterator[Word]:
         return map(Word, *(getattr(self, name).tolist() for name in Word._fields))
 

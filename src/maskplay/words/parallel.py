@@ -75,7 +75,8 @@ def parallel_map(
         progress: called with the number of finished items after each.
 
     Raises:
-        UserError: `workers` is below 1, or the function or an item cannot be sent to a process.
+        UserError: `workers` is below 1, or there is no such start method: at once. The function or an item cannot be
+            sent to a process.
         Exception: whatever the function raised, with a note that names the item's index.
         RuntimeError: a worker died, of a lack of memory for instance.
 
@@ -84,11 +85,15 @@ def parallel_map(
         ['A', 'B', 'C']
     """
     workers = checked_workers(workers)
-    finished = 0
-    for result in _here(function, items) if workers == 1 else _there(function, items, workers, start_method):
-        finished += 1
-        if progress is not None:
-            progress(finished)
+    if start_method not in (known := [None, *multiprocessing.get_all_start_methods()]):
+        raise UserError(f"start_method: expected one of {', '.join(map(str, known))}, found {start_method!r:.40}")
+    results = _here(function, items) if workers == 1 else _there(function, items, workers, start_method)
+    return results if progress is None else _told(results, progress)
+
+
+def _told(results: Iterable[Out], progress: Callable[[int], object]) -> Iterator[Out]:
+    for finished, result in enumerate(results, 1):
+        progress(finished)
         yield result
 
 
@@ -115,8 +120,6 @@ def _here(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
 
 
 def _there(function: Callable[[In], Out], items: Iterable[In], workers: int, start_method: str | None) -> Iterator[Out]:
-    if start_method not in (known := [None, *multiprocessing.get_all_start_methods()]):
-        raise UserError(f"start_method: expected one of {', '.join(map(str, known))}, found {start_method!r:.40}")
     context: Any = multiprocessing.get_context(start_method)
     pipes: list[Connection] = []
     team: dict[Connection, Any] = {}  # the process at the other end

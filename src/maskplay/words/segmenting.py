@@ -37,7 +37,7 @@ class NgramSegmenter(Segmenter):
             to the third, and so on; the last one counts for all further ones. Less of it makes shorter words.
 
     Raises:
-        UserError: fewer than two factors, more than 256, or one that is not above 0.
+        UserError: no model, fewer than two factors, more than 256, or one that is not above 0.
 
     Example:
         >>> from maskplay.words.kneser_ney import train_ngrams
@@ -47,10 +47,15 @@ class NgramSegmenter(Segmenter):
     """
 
     def __init__(self, model: NgramModel, joins: Sequence[float] = JOINS) -> None:
+        if not isinstance(model, NgramModel):
+            raise UserError(f"model: expected an n-gram model, found {model!r:.60}; read_arpa makes one of a file")
         self.model, self.joins = model, tuple(joins) if isinstance(joins, Iterable) else ()
         sound = all(within(join, 0, sys.float_info.max) and join for join in self.joins)
         if not sound or not 2 <= len(self.joins) <= MOST_JOINS:
             raise UserError(f"joins: expected 2 to {MOST_JOINS} numbers above 0, found {self.joins or joins!r:.60}")
+
+    def __repr__(self) -> str:
+        return f"NgramSegmenter({self.model}, joins={self.joins})"
 
     def cut(self, points: NDArray[np.uint32], runs: Runs) -> NDArray[np.bool_]:
         scores = self.model.scores(self.model.id_of.take(points))
@@ -79,19 +84,22 @@ def segment(
         start_method: of the processes: fork, spawn or forkserver; default what `multiprocessing` is set to.
 
     Raises:
-        UserError, DataError: as `maskplay.corpus.lines` does.
+        UserError: `by` or `workers` makes no sense: at once.
+        UserError, DataError: as `maskplay.corpus.lines` does, when lines are asked for.
 
     Example:
         >>> list(segment(iter(["天地玄黄", "3天"]), {"天地": 3, "玄黄": 2, "天": 1}))
         [['天地', '玄黄'], ['3', '天']]
     """
+    if isinstance(by, (str, os.PathLike)):
+        raise UserError(f"by: expected words with their counts, found {by!r:.60}; load_segmenter opens a file of them")
     if isinstance(by, NgramModel):
         by = NgramSegmenter(by)
     if not isinstance(by, Segmenter):
         by = Vocabulary(counted(by, "by"))
     texts = corpus.lines(sources, field) if corpus.are_places(sources) else cast(Iterable[str], sources)
-    for found in parallel_map(by.many, groups(texts), workers, start_method=start_method):
-        yield from found
+    found = parallel_map(by.many, groups(texts), workers, start_method=start_method)
+    return (words for some in found for words in some)
 
 
 def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:

@@ -81,6 +81,9 @@ class Vocabulary(Segmenter):
         for word in by_length.get(1, ()):
             self._single[self._ids[ord(word)]] = math.log(self.counts[word]) - total
 
+    def __repr__(self) -> str:
+        return f"Vocabulary(words={len(self.counts)})"
+
     def apart(
         self, points: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
