@@ -273,7 +273,8 @@ class Steps(keras.utils.PyDataset):
         fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
         shard: `(rank, world)`, this process among how many; each gets its part of every batch.
         accumulate: of how many batches the optimizer makes one step, its `gradient_accumulation_steps`. The loss of
-            each is then given its share of the tokens that they ask for together: one large batch, to rounding.
+            each is then given its share of the tokens that they ask for together: one large batch, to rounding. (Orders
+            of halves are the mean of the batches' means, and of "simbert" each batch is compared alone.)
         **kwargs: `workers` and its companions of `keras.utils.PyDataset`. For a run to the letter leave them: what
             several have read when `fit` begins Keras serves again, and in short epochs it counts as one.
 
