@@ -237,4 +237,6 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
 
         return whole(found), gradient
 
-    return losses(*map(ops.convert_to_tensor, (x, table, bias, exact)))
+    given = map(ops.convert_to_tensor, (x, table, bias, exact))
+    # Reshaped: TensorFlow, if not compiled, would pass variables on as such, and want their gradients apart.
+    return losses(*(ops.reshape(each, ops.shape(each)) for each in given))

@@ -467,6 +467,7 @@ def test_faults(capfd, text, whole: Path, tmp_path: Path) -> None:
         (["--family", "gpt", "--objective", "lm", "--init", "unigram"], "init: unigram needs scores of tokens with a"),
         (["--objective", "mlm:0"], "objective mlm: expected a weight above 0, found 0.0"),
         (["--objective", "mlm:-1"], "objective mlm: expected a weight above 0, found -1.0"),
+        (["--objective", "mlm:1,mlm:2"], "objective: expected each name once, found 'mlm:1,mlm:2'"),
         (["--objective", "mlm,mlm+sop"], "objective: expected at least one, and one of each kind, found mlm, mlm+sop"),
         (["--objective", "mlm+nsp", "--batch-size", "1"], "batch_size: mlm+nsp expects at least 2"),
         (["--vocab-size", "50"], "vocab_size: expected at least 77 (special tokens, a-z and 0-9), found 50"),

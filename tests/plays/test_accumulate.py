@@ -84,3 +84,35 @@ def test_held_out_batches_stand_alone_and_logits_cannot_be_shared_out(corpus) ->
         Steps(play(bert(), "mlm", logits=True), corpus, accumulate=2)
     with pytest.raises(mp.UserError, match="accumulate: expected a whole number from 1 on, found 0"):
         Steps(made, corpus, accumulate=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_shares_are_exact_in_half_precision(corpus, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        made = play(bert(), "unilm")
+        inputs, _ = Steps(made, corpus, batch_size=2, steps=TOGETHER, accumulate=TOGETHER)[0]
+        share = inputs["unilm"].pop("share")[0]
+        plain, shared = (
+            ops.convert_to_numpy(made({"unilm": {**inputs["unilm"], **more}})["unilm"])[..., 0]
+            for more in ({}, {"share": np.full(2, share)})
+        )
+        half = ops.cast(ops.cast(share, policy.removeprefix("mixed_")), "float32")
+        assert ops.convert_to_numpy(half) != share  # or there is nothing to show
+        np.testing.assert_allclose(shared, plain * share, rtol=1e-6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_what_does_not_fit_the_batches_is_refused(corpus) -> None:
+    made = play(bert(), "mlm")
+    train = Steps(made, corpus, batch_size=2, steps=4, accumulate=2)
+    with pytest.raises(mp.UserError, match="for steps of 2, the optimizer's gradient_accumulation_steps is 1;"):
+        made.fit(train, verbose=0)
+    optimizer = mp.optimizers.Lookahead(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    made.compile(optimizer, mp.losses.TokenCrossEntropy(reduction="sum"))
+    with pytest.raises(mp.UserError, match="loss of mlm: .* 'mean_with_sample_weight', found 'sum'"):
+        made.fit(train, verbose=0)
+    made.compile(optimizer)
+    made.fit(train, verbose=0)
+    assert int(optimizer.real_steps) == 2

@@ -419,3 +419,15 @@ def test_numbers_of_numpy_are_numbers(model, corpus) -> None:
 def test_pairs_are_asked_for_where_the_corpus_has_texts(model, corpus) -> None:
     with pytest.raises(mp.UserError, match="expected pairs of texts, found texts; prepare it with pairs=True"):
         play(model, "simbert").steps(corpus, batch_size=32)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "lm"])
+def test_a_step_that_is_not_compiled_is_the_same_step(corpus, objective: str) -> None:
+    found = []
+    for eagerly in (False, True):
+        made = play(bert(), objective)
+        made.compile(keras.optimizers.SGD(0.1), run_eagerly=eagerly)
+        made.fit(Steps(made, corpus, batch_size=4, steps=1), verbose=0)
+        found.append([ops.convert_to_numpy(weight) for weight in made.trainable_weights])
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -167,9 +167,12 @@ def parse_objective(given: str | dict[str, Any]) -> dict[str, float]:
         return dict(given)
     pairs = [part.partition(":")[::2] for part in given.split(",")]
     try:
-        return {name.strip(): float(weight or 1) for name, weight in pairs}
+        found = {name.strip(): float(weight or 1) for name, weight in pairs}
     except ValueError:
         raise UserError(f"objective: expected names with weights, mlm:0.5,unilm:0.5; found {given!r:.80}") from None
+    if len(found) < len(pairs):  # the last weight would be taken for all
+        raise UserError(f"objective: expected each name once, found {given!r:.80}")
+    return found
 
 
 def parse_names(given: str | list[Any]) -> list[str]:

@@ -20,6 +20,7 @@ from maskplay.errors import UserError, whole_number
 from maskplay.losses import TokenAccuracy, TokenCrossEntropy
 from maskplay.model import Model
 from maskplay.objectives import OBJECTIVES, SIMILAR, TOKENS, check_network, check_objectives, check_rates
+from maskplay.optimizers.wrapper import leaves
 from maskplay.pretext.packing import checked_share
 from maskplay.pretext.targets import AS_MASK, IGNORED
 
@@ -111,7 +112,7 @@ class Pretrain(Model):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "pretrain")
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # a half-precision share of the tokens would be 0.2 % off
         if not hasattr(bert, "network") or not hasattr(bert, "tokenizer"):
             raise UserError(f"Pretrain: expected a network and its tokenizer, as mp.load returns, found {bert!r:.80}")
         self.network, self.tokenizer = bert.network, bert.tokenizer
@@ -189,14 +190,35 @@ class Pretrain(Model):
         super().compile(optimizer or keras.optimizers.AdamW(1e-4), {**given, **losses}, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`; `x` is a `Steps`, as `steps` makes them. Compiles by default."""
+        """As `keras.Model.fit`; `x` is a `Steps`, as `steps` makes them. Compiles by default.
+
+        Raises:
+            UserError: `x` is text, or a `Steps` whose `accumulate` does not fit the optimizer or a loss.
+        """
         given = args[0] if args else kwargs.get("x")
         if isinstance(given, str | list | tuple):
             raise UserError(f"fit: expected batches as steps() makes them of a prepared corpus, found {given!r:.80}")
         if not self.compiled:
             self.compile()
+        if isinstance(given, Steps) and given.accumulate > 1:
+            self._check_shares(given.accumulate)
         kwargs.setdefault("shuffle", False)  # Steps draws its own order
         return super().fit(*args, **kwargs)
+
+    def _check_shares(self, accumulate: int) -> None:
+        """Refuse a step of other batches, or losses that are no means: each batch's share would be a wrong factor."""
+        found = {each.gradient_accumulation_steps or 1 for each in leaves(self.optimizer)}
+        if found != {accumulate}:
+            raise UserError(
+                f"accumulate: the batches are made for steps of {accumulate}, the optimizer's gradient_accumulation_"
+                f"steps is {' and '.join(map(str, sorted(found)))}; give both the same"
+            )
+        for target, loss in self.loss.items():
+            if isinstance(loss, _Cost) and loss.reduction != _Cost().reduction:
+                raise UserError(
+                    f"loss of {target}: accumulate makes one mean of several; expected the reduction "
+                    f"{_Cost().reduction!r}, found {loss.reduction!r}"
+                )
 
     def steps(
         self, corpus: pretext.Prepared, batch_size: int = 32, steps: int = 1000, held_out: float = 0.005, **kwargs: Any
@@ -251,7 +273,8 @@ class Steps(keras.utils.PyDataset):
         fixed: the same batches every epoch, each row at most once (unless there are too few for a batch): for figures.
         shard: `(rank, world)`, this process among how many; each gets its part of every batch.
         accumulate: of how many batches the optimizer makes one step, its `gradient_accumulation_steps`. The loss of
-            each is then given its share of the tokens that they ask for together: one large batch, to rounding.
+            each is then given its share of the tokens that they ask for together: one large batch, to rounding. (Orders
+            of halves are the mean of the batches' means, and of "simbert" each batch is compared alone.)
         **kwargs: `workers` and its companions of `keras.utils.PyDataset`. For a run to the letter leave them: what
             several have read when `fit` begins Keras serves again, and in short epochs it counts as one.
 
@@ -345,12 +368,12 @@ class Steps(keras.utils.PyDataset):
         """How many tokens this batch asks for, in batches of the mean size of those that make one step of weights:
         `(objectives,)`. They are drawn for it once more: kept, thousands of them would be too many."""
         first = step - step % self.accumulate
-        if self._asked[0] != first:
+        kept, asked = self._asked  # read once: other threads may ask about another step
+        if kept != first:
             batches = range(first, first + self.accumulate)
             found = [[self._batch(name, i, each)[0] for i, name in enumerate(self.play.objectives)] for each in batches]
-            asked = [[(one["labels"] != IGNORED).sum() for one in of_batch] for of_batch in found]
-            self._asked = first, np.array(asked, "float64")
-        first, asked = self._asked
+            asked = np.array([[(one["labels"] != IGNORED).sum() for one in each] for each in found], "float64")
+            self._asked = first, asked
         return asked[step - first] / np.maximum(asked.mean(axis=0), 1 / self.accumulate)
 
     def may_begin(self, batch: int) -> bool:
