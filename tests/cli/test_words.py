@@ -43,8 +43,8 @@ def test_discover(capfd, text, tmp_path):
 def test_without_a_limit_what_is_freed_is_kept(text, tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(words, "keep", lambda **options: kept.append(options))
-    assert call("words", "count", text, "--out", tmp_path / "counts.tsv", "--memory", "1G") == 0
-    assert call("words", "discover", text, "--out", tmp_path / "words.tsv", "--memory", "1G") == 0
+    assert call("words", "count", text, "--out", tmp_path / "counts.tsv", "--memory", "64G") == 0
+    assert call("words", "discover", text, "--out", tmp_path / "words.tsv", "--memory", "64G") == 0
     assert kept == []
     assert call("words", "count", text, "--out", tmp_path / "counts.tsv") == 0
     assert call("words", "discover", text, "--out", tmp_path / "words.tsv") == 0
