@@ -9,9 +9,10 @@ import sys
 
 __all__ = ["keep"]
 
-# Of glibc's malloc.h: no blocks of their own for large arrays, nothing given back, and one heap for all threads.
-SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
-ONE_HEAP = {"M_ARENA_MAX": (-8, 1)}
+# Of glibc's malloc.h: no blocks of their own for large arrays, nothing given back. Either one heap for all threads, or
+# one for each; the latter asks for its threshold first, which old versions find too high: then all stays as it was.
+ONE_HEAP = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}
+HEAPS = {"M_MMAP_THRESHOLD": (-3, 2**30), "M_TRIM_THRESHOLD": (-1, -1)}
 
 
 def keep(threads: bool = False) -> bool:
@@ -33,5 +34,5 @@ def keep(threads: bool = False) -> bool:
         True
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    settings = SETTINGS if threads else SETTINGS | ONE_HEAP
+    settings = HEAPS if threads else ONE_HEAP
     return mallopt is not None and all(mallopt(*setting) == 1 for setting in settings.values())
