@@ -27,7 +27,7 @@ def keep(threads: bool = False) -> bool:
             words. Training makes larger ones, whichever thread asks for them: one heap.
 
     Returns:
-        Whether it is so: False where there is no glibc (macOS, Windows, Alpine).
+        Whether it is so: False where there is no glibc (macOS, Windows, Alpine) or, with `threads`, an old one.
 
     Example:
         >>> keep() in (True, False)
