@@ -213,7 +213,8 @@ class Pretrain(Model):
                 f"accumulate: the batches are made for steps of {accumulate}, the optimizer's gradient_accumulation_"
                 f"steps is {' and '.join(map(str, sorted(found)))}; give both the same"
             )
-        for target, loss in self.loss.items():
+        losses: Any = self.loss
+        for target, loss in losses.items():
             if isinstance(loss, _Cost) and loss.reduction != _Cost().reduction:
                 raise UserError(
                     f"loss of {target}: accumulate makes one mean of several; expected the reduction "
