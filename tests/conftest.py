@@ -10,7 +10,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("house", deadline=None)  # how busy the machine is says nothing of an example
+# How busy the machine is says nothing of an example, and a change is judged by the same examples wherever it is tried.
+# `pytest --hypothesis-profile search` looks for new ones.
+HOUSE = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("house", **HOUSE, derandomize=True)
+hypothesis.settings.register_profile("search", **HOUSE)
 hypothesis.settings.load_profile("house")
 
 random.seed(0)  # Keras asks it for the seed of every initializer: also of layers that are made as tests are imported
@@ -74,6 +78,8 @@ def seeded() -> None:
     """A test draws the same numbers wherever and after whatever else it runs."""
     if keras := sys.modules.get("keras"):
         keras.utils.set_random_seed(0)
+    if torch := sys.modules.get("torch"):  # Keras seeds it only where it is the backend
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

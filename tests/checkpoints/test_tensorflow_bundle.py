@@ -90,7 +90,7 @@ ARRAYS = st.sampled_from(DTYPES[:-1]).flatmap(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(st.dictionaries(NAMES, ARRAYS, max_size=40))
 def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     write(tmp_path / "m.ckpt", tensors)
