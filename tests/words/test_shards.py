@@ -3,7 +3,9 @@
 import gzip
 import pickle
 import random
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
@@ -192,6 +194,27 @@ def test_faults_leave_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     with pytest.raises(UserError, match="not to be seen from here; expected a folder that all machines share"):
         shards.read_shard(partial(print), Partials(str(tmp_path / "gone")), (0, [corpus.Part(tmp_path / "a.txt")]))
+
+
+def test_the_folder_goes_though_somebody_still_writes(tmp_path):
+    """As a worker does that was told too late to stop: it finds no folder then, and makes none."""
+    written = []
+
+    def write(partials):
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            partials.write(f"a-{len(written) % 50}", np.zeros(1000))
+            written.append(1)
+
+    with ThreadPoolExecutor(1) as threads, scratch(tmp_path) as partials:
+        late = threads.submit(write, partials)
+        while not written and not late.done():
+            time.sleep(0.001)
+    assert not list(tmp_path.iterdir())
+    for too_late in (late.result, partial(partials.write, "b", np.zeros(1))):
+        with pytest.raises(FileNotFoundError):
+            too_late()
+    assert written and not list(tmp_path.iterdir())
 
 
 def test_partials_at_a_url():

@@ -4,12 +4,12 @@ A file appears whole or not at all, and what it holds depends on its name alone:
 writes the same once more, and nobody sees the difference.
 """
 
+import contextlib
 import importlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from maskplay.errors import MissingExtra, UserError
-from maskplay.storage import new_file
+from maskplay.storage import make_folder
 
 MARK = "maskplay"  # a file by which a worker knows that it sees the folder
 
@@ -37,14 +37,17 @@ class Partials:
         self.folder = folder
 
     def write(self, name: str, *arrays: NDArray) -> None:
-        """Write the bytes of some arrays, one behind another."""
+        """Write the bytes of some arrays, one behind another, where the folder still is."""
         if "://" in self.folder:
             files, place = _files(f"{self.folder}/{name}")
             files.pipe_file(place, b"".join(array.tobytes() for array in arrays))
             return
-        with new_file(Path(self.folder, name)) as file:
+        # Not by `new_file`, which would make the folder again: who was told to stop late would leave it behind.
+        part = Path(self.folder, f".{name}-{uuid.uuid4().hex}.part")
+        with open(part, "xb") as file:
             for array in arrays:
                 file.write(np.ascontiguousarray(array).data)
+        os.replace(part, Path(self.folder, name))
 
     def read(self, name: str, kind: DTypeLike, count: int, start: int = 0) -> NDArray:
         """So many numbers from a byte on."""
@@ -74,7 +77,7 @@ class Partials:
             raise UserError(f"{self.folder}: not to be seen from here; expected a folder that all machines share")
 
 
-@contextmanager
+@contextlib.contextmanager
 def scratch(folder: str | os.PathLike[str]) -> Iterator[Partials]:
     """A folder for partial counts that is removed at the end.
 
@@ -84,11 +87,17 @@ def scratch(folder: str | os.PathLike[str]) -> Iterator[Partials]:
     place = os.fspath(folder) if "://" in os.fspath(folder) else os.path.abspath(folder)
     partials = Partials(f"{place.rstrip('/')}/.maskplay-words-{uuid.uuid4().hex[:12]}")
     try:
+        if "://" not in place:
+            make_folder(Path(partials.folder))
         partials.write(MARK)
         yield partials
     finally:
         if "://" not in place:
-            shutil.rmtree(partials.folder, ignore_errors=True)
+            # Under its name nobody who was told to stop late can write to it any more while it is taken away.
+            with contextlib.suppress(OSError):
+                os.rename(partials.folder, f"{partials.folder}.old")
+            for folder in (partials.folder, f"{partials.folder}.old"):
+                shutil.rmtree(folder, ignore_errors=True)
         elif (found := _files(partials.folder))[0].exists(found[1]):
             found[0].rm(found[1], recursive=True)
 
