@@ -20,6 +20,7 @@ from words.references import generated
 def ray():
     """A Ray of three processes on this machine, which all tests join."""
     ray = pytest.importorskip("ray", reason="the `cluster` extra is not installed")
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # what else fills this machine is no reason to stop a worker
     for last in (False, True):
         try:
             ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
