@@ -73,6 +73,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 10, 10)
 
 
+def pytest_sessionfinish() -> None:
+    gc.freeze()  # pytest's last collection would look through all that TensorFlow left, longer than xdist waits
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """A test draws the same numbers wherever and after whatever else it runs."""
