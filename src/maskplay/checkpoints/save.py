@@ -15,7 +15,7 @@ import numpy as np
 
 from maskplay.arrays import write_arrays
 from maskplay.checkpoints import google, huggingface, tensorflow_bundle
-from maskplay.checkpoints.dialect import Table, read_config
+from maskplay.checkpoints.dialect import Table, read_config, write_config
 from maskplay.checkpoints.rename import assemble
 from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError
@@ -172,7 +172,7 @@ def _say_ends(folder: Path, family: str, tokenizer: Tokenizer | None) -> None:
 
 def _google(folder: Path, network: LanguageModel, family: str) -> None:
     tensors = _renamed(_arrays(network), network.config, _table(google.TABLES, family, "google"))
-    values = google.config_file(network.config, family)
+    values = write_config(network.config, family)
     _check_config(values, network.config, family, "google")
     _json(folder / "bert_config.json", values)
     tensorflow_bundle.write(folder / "bert_model.ckpt", tensors)
