@@ -137,6 +137,7 @@ def test_what_has_no_place_for_it_is_refused(corpus) -> None:
         (network(), "luck", "init: expected some of unigram, ppmi, positions, found 'luck'"),
         (network("bert"), "positions", "expected rotary positions and biases in attention"),
         (network("llama"), "positions", "expected rotary positions and biases in attention"),
+        (network(attention="gau"), "positions", "expected rotary positions and biases in attention"),
         (network("gpt2"), "unigram", "needs the head 'mlm'"),
         (network(hidden_size=512), "ppmi", "at least 512 pairs of tokens, found"),
     ):

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from maskplay.arrays import write_arrays
 from maskplay.storage import new_folder
 
 KEPT = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
@@ -37,7 +38,7 @@ def main(run: Path, out: Path) -> None:
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "torch_dtype": "float32"}
     config |= {"num_hidden_layers": len(sources), **still}
     with new_folder(out) as folder:
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in KEPT:
             shutil.copy(run / name, folder / name)

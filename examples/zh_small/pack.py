@@ -12,8 +12,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from maskplay.arrays import write_arrays
 from maskplay.storage import new_folder
 
 KEPT = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "history.csv")
@@ -31,8 +32,7 @@ def main(runs: list[Path], out: Path, go_on: bool) -> None:
     config = json.loads((last / "config.json").read_text(encoding="utf-8"))
     config |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "torch_dtype": dtype}
     with new_folder(out) as folder:
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        (folder / "model.safetensors").chmod(0o644)
+        write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in KEPT:
             shutil.copy(last / name, folder / name)

@@ -1,5 +1,5 @@
 """Which Keras backend runs: chosen when nobody has, the first installed of jax, torch, tensorflow. Imported
-before Keras is. Layers ask nothing but whether formulas fuse; training asks for seeds and for gradients.
+before Keras is. Layers ask nothing but which of two ways to the same numbers is the faster, or known to the backend.
 """
 
 import os
@@ -41,9 +41,7 @@ def choose() -> None:
 
 def fuses() -> bool:
     """Does the backend always compile, so that a formula written out costs one pass over memory? True under JAX."""
-    import keras
-
-    return keras.config.backend() == "jax"
+    return is_jax()
 
 
 def seed(number: int) -> None:
@@ -53,7 +51,6 @@ def seed(number: int) -> None:
     wherever it is installed, which takes seconds, and there each seed makes all compiled functions start anew.
     """
     import keras
-    import numpy as np
 
     random.seed(number)
     np.random.seed(number)

@@ -1,6 +1,6 @@
-"""Arrays in safetensors files of our own: written whole or not at all, opened without reading them all.
+"""Arrays in safetensors files: written whole or not at all, opened without reading them all.
 
-For what is saved and read back here, a play or a running state. Checkpoints from anywhere are read by
+Read is here what was saved here, a play or a running state. Checkpoints from anywhere are read by
 `maskplay.checkpoints`, which tells more about what is wrong with them.
 """
 
@@ -11,11 +11,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maskplay.errors import CheckpointError
 from maskplay.storage import new_file
+
+DTYPES = {  # what safetensors calls them
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 class Arrays(Mapping[str, np.ndarray]):
@@ -100,27 +120,34 @@ def write_arrays(
     Args:
         path: the file's name; its folder is created when missing.
         arrays: by name.
-        metadata: texts to store beside them.
+        metadata: texts to store beside them; Hugging Face expects `{"format": "pt"}`.
 
     Raises:
+        CheckpointError: a dtype has no place in such a file, or a name is not to be had.
         OSError: it cannot be written; the disk is full, say.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "one.safetensors"
+        >>> write_arrays(path, {"bias": np.zeros(2, "float32")})
+        >>> Arrays(path)["bias"]
+        array([0., 0.], dtype=float32)
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    ordered = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))  # so that each is aligned
     end = 0
-    for name, array in arrays.items():
+    for name, array in ordered.items():
+        code = _CODES.get(array.dtype.newbyteorder("<"))
+        if code is None or name == "__metadata__":
+            raise CheckpointError(f"{path}: {name!r:.80}: dtype {array.dtype} cannot be written under this name")
         begin, end = end, end + array.nbytes
-        header[name] = {"dtype": _code(array.dtype), "shape": array.shape, "data_offsets": [begin, end]}
+        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the bytes after it shall be aligned
     with new_file(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
+        for array in ordered.values():
             file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view("uint8").data)
-
-
-def _code(dtype: np.dtype) -> str:
-    """What safetensors calls a dtype: F32, I64, BOOL, …"""
-    return {"bool": "BOOL", "bfloat16": "BF16"}.get(dtype.name) or f"{dtype.kind.upper()}{8 * dtype.itemsize}"
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -17,7 +17,7 @@ from maskplay.errors import UserError
 from maskplay.layers.attention import Visibility, per_head
 from maskplay.layers.block import Block
 from maskplay.layers.embedding import Embedding
-from maskplay.layers.norm import norm_of
+from maskplay.layers.norm import conditioned, norm_of
 from maskplay.layers.position import Places, RelativeBias, RelativeSinusoids, distances
 from maskplay.layers.quantized import quantized_parts
 from maskplay.layers.remat import rematerialized
@@ -174,7 +174,7 @@ class Encoder(keras.layers.Layer):
                 states.append(x)
                 attentions.append(attention)
         if self.final_norm is not None:
-            x = _conditioned(self.final_norm, x, condition)
+            x = conditioned(self.final_norm, x, condition)
             states[-1] = x
         return {"hidden": x, "states": states, "attentions": attentions} if details else x
 
@@ -281,14 +281,12 @@ class Encoder(keras.layers.Layer):
                 shared["bias"] = scores
             blocks.append(past)
         if self.final_norm is not None:
-            x = _conditioned(self.final_norm, x, condition)
+            x = conditioned(self.final_norm, x, condition)
         return x, {**cache, "length": start + count, "facts": facts, "blocks": blocks}
 
     def valid(self, tokens: Any) -> Any:
         """Which tokens are real where nobody says so: bools of the same shape."""
-        if self.config.pad_id is None:
-            return ops.ones(ops.shape(tokens), "bool")
-        return ops.not_equal(tokens, self.config.pad_id)
+        return self.visibility.valid(tokens)
 
     def _check(self, tokens: Any, facts: dict[str, Any], mask: Any, condition: Any, memory: Any) -> None:
         """Say in one line what a call got wrong; compiled code, where values are not known, is believed."""
@@ -392,10 +390,6 @@ def as_ids(tokens: Any) -> Any:
 def _as_keys(valid: Any) -> Any:
     """`(batch, source)` as what every query and head may see, `(batch, 1, 1, source)`."""
     return None if valid is None else ops.cast(valid, "bool")[:, None, None]
-
-
-def _conditioned(norm: keras.layers.Layer, x: Any, condition: Any) -> Any:
-    return norm(x) if condition is None else norm(x, condition)
 
 
 def _alike(found: Any, wanted: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from maskplay.config import Config
 from maskplay.families import family as family_of
-from maskplay.language_model import LanguageModel
+from maskplay.language_model import SCORES, LanguageModel
 from maskplay.text.tokenizer import Tokenizer
 
 __all__ = ["network", "small", "vocabulary"]
@@ -112,4 +112,4 @@ def network(family: str, tokenizer: Tokenizer, heads: Iterable[str] = (), **size
     chosen = {name: size for name, size in sizes.items() if size is not None}
     config = row.config.but(vocab_size=len(tokenizer), pad_id=tokenizer.pad_id, **chosen)
     wanted = [*row.heads, *heads]
-    return LanguageModel(config, [*wanted] if {"mlm", "lm"} & {*wanted} else [*wanted, "mlm"])
+    return LanguageModel(config, wanted if {*SCORES} & {*wanted} else [*wanted, "mlm"])

@@ -54,14 +54,7 @@ class TokenCrossEntropy(keras.losses.Loss):
         labels = ops.convert_to_tensor(y_true)
         if len(labels.shape) == len(y_pred.shape):
             labels = ops.squeeze(labels, axis=-1)
-        if sample_weight is not None:
-            sample_weight = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
-            for _ in range(len(labels.shape) - len(sample_weight.shape)):
-                sample_weight = sample_weight[..., None]
-        # Ones, too, so that `(batch,)` weights are summed once per token.
-        counted = ops.ones_like(labels) if self.ignore_class is None else ops.not_equal(labels, self.ignore_class)
-        counted = ops.cast(counted, self.dtype)
-        return super().__call__(labels, y_pred, counted if sample_weight is None else counted * sample_weight)
+        return super().__call__(labels, y_pred, _weights(labels, self.ignore_class, sample_weight, self.dtype))
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         labels = ops.cast(y_true, "int32")
@@ -104,13 +97,7 @@ class TokenAccuracy(keras.metrics.Metric):
         if len(labels.shape) == len(y_pred.shape):
             labels = ops.squeeze(labels, axis=-1)
         right = self.right_of(labels, y_pred)
-        counted = ops.ones_like(labels) if self.ignore_class is None else ops.not_equal(labels, self.ignore_class)
-        counted = ops.cast(counted, self.dtype)
-        if sample_weight is not None:
-            sample_weight = ops.cast(sample_weight, self.dtype)
-            for _ in range(len(labels.shape) - len(sample_weight.shape)):
-                sample_weight = sample_weight[..., None]
-            counted = counted * sample_weight
+        counted = _weights(labels, self.ignore_class, sample_weight, self.dtype)
         self.right.assign_add(ops.sum(ops.cast(right, self.dtype) * counted))
         self.counted.assign_add(ops.sum(counted))
 
@@ -122,6 +109,19 @@ class TokenAccuracy(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_class": self.ignore_class}
+
+
+def _weights(labels: Any, ignore_class: int | None, sample_weight: Any, dtype: Any) -> Any:
+    """What each token counts, in the labels' shape."""
+    # Ones, too, so that `(batch,)` weights are summed once per token.
+    counted = ops.ones_like(labels) if ignore_class is None else ops.not_equal(labels, ignore_class)
+    counted = ops.cast(counted, dtype)
+    if sample_weight is None:
+        return counted
+    sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
+    for _ in range(len(labels.shape) - len(sample_weight.shape)):
+        sample_weight = sample_weight[..., None]
+    return counted * sample_weight
 
 
 LOGITS, PARTS = 2**23, 32  # in memory at a time, about; but never more parts than this
@@ -183,7 +183,7 @@ def token_losses(x: Any, table: Any, bias: Any, labels: Any) -> Any:
     if isinstance(batch, int) and isinstance(places, int):
         together = max(LOGITS // (vocab_size * batch), -(-places // PARTS))
     # Labels go in as floats: gradients with respect to integers are a special case of every backend.
-    exact = ops.cast(labels, "float64" if wide == "float64" else "float32")
+    exact = ops.cast(labels, wide)
 
     def logits_of(x: Any, table: Any, bias: Any) -> Any:
         # Two axes: PyTorch repeats the table for each row of three.

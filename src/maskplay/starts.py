@@ -77,9 +77,9 @@ def positions(network: Any, corpus: Prepared) -> None:
     their product is greatest where rotation makes up for the turn.
     """
     for block in network.encoder.blocks[:LAYERS]:
-        attention: Any = getattr(block, "attention", None)
-        rotary = getattr(attention, "position", None)
-        if rotary is None or not attention.use_bias:
+        attention: Any = block.attention
+        rotary = attention.position
+        if network.config.attention == "gau" or rotary is None or not attention.use_bias:
             raise UserError("init positions: expected rotary positions and biases in attention (the family roformer)")
         if network.config.num_kv_heads not in (None, attention.num_heads):
             raise UserError("init positions: expected keys for every head, found num_kv_heads that several share")

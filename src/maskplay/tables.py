@@ -9,7 +9,6 @@ import csv
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maskplay.corpus.places import STDIN, opened
+from maskplay.corpus.reading import SURROGATE
 from maskplay.errors import DataError, UserError, whole_number, within
 
 __all__ = ["Example", "read_examples", "split"]
@@ -27,7 +27,6 @@ MEASURED_BYTES = 64 * 2**20  # how far a line that is too long is read on, to sa
 COLUMNS = ("text", "text2", "label")
 # Python calls these unprintable: two spaces, and what joins letters and emoji or keeps them apart.
 SEEN = str.maketrans("\u3000\xa0\u200c\u200d", "    ")
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)

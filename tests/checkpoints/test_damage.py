@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from checkpoints.forge import blocks, damaged, outcome, sealed, table, tensor, torch_zip
-from maskplay.checkpoints import npz_files, safetensors_files, tensorflow_bundle
+from maskplay.arrays import write_arrays
+from maskplay.checkpoints import npz_files, tensorflow_bundle
 from maskplay.checkpoints.sorted_table import read_table, write_table
 
 ARRAYS = {
@@ -51,7 +52,7 @@ def index_damage(folder: Path) -> tuple[Path, Callable[[random.Random], bytes]]:
 
 def safetensors_damage(folder: Path) -> tuple[Path, Callable[[random.Random], bytes]]:
     """Damage to the header's text under a right length, and to the whole file."""
-    safetensors_files.write(folder / "m.safetensors", ARRAYS)
+    write_arrays(folder / "m.safetensors", ARRAYS)
     whole = (folder / "m.safetensors").read_bytes()
     size = int.from_bytes(whole[:8], "little")
     header, data = whole[8 : 8 + size], whole[8 + size :]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from checkpoints.forge import table, tensor, torch_zip
-from maskplay.checkpoints import npz_files, safetensors_files, tensorflow_bundle
+from maskplay.arrays import write_arrays
+from maskplay.checkpoints import npz_files, tensorflow_bundle
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.tensors import LazyTensor, MappedFile, Tensors
 from maskplay.errors import CheckpointError
@@ -22,7 +23,7 @@ def put_tensorflow(folder: Path) -> None:
 
 
 def put_safetensors(folder: Path) -> None:
-    safetensors_files.write(folder / "model.safetensors", ONE)
+    write_arrays(folder / "model.safetensors", ONE)
 
 
 def put_torch(folder: Path) -> None:
@@ -89,7 +90,7 @@ def sharded(folder: Path, weights: object, name: str = "model.safetensors.index.
 def test_sharded_safetensors(tmp_path: Path) -> None:
     for part in (1, 2):
         arrays = {f"a{part}": np.full(2, part), "extra": np.zeros(1)}
-        safetensors_files.write(tmp_path / f"model-{part}.safetensors", arrays)
+        write_arrays(tmp_path / f"model-{part}.safetensors", arrays)
     path = sharded(tmp_path, {f"a{part}": f"model-{part}.safetensors" for part in (1, 2)})
     for given in (path, tmp_path):
         tensors = open_tensors(given)
@@ -118,7 +119,7 @@ def test_shards_outside_the_folder_are_refused(tmp_path: Path, file: object) -> 
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
     for place in (tmp_path, folder / "sub"):
-        safetensors_files.write(place / "model.safetensors", ONE)
+        write_arrays(place / "model.safetensors", ONE)
     with pytest.raises(CheckpointError, match="is not the name of a file beside it"):
         open_tensors(sharded(folder, {"a": file}))
 
@@ -137,7 +138,7 @@ def test_shards_outside_the_folder_are_refused(tmp_path: Path, file: object) -> 
     ],
 )
 def test_damaged_indexes_of_shards(tmp_path: Path, content: str, message: str) -> None:
-    safetensors_files.write(tmp_path / "one.safetensors", ONE)
+    write_arrays(tmp_path / "one.safetensors", ONE)
     npz_files.write(tmp_path / "one.npz", ONE)
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     (tmp_path / "m.safetensors.index.json").write_text(content)

@@ -10,7 +10,8 @@ import pytest
 from keras import ops
 
 import maskplay as mp
-from maskplay.checkpoints import safetensors_files, tensorflow_bundle
+from maskplay.arrays import write_arrays
+from maskplay.checkpoints import tensorflow_bundle
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.load import describe
 from maskplay.checkpoints.shapes import weight_shapes
@@ -200,7 +201,7 @@ def rewritten(folder: Path, change: Callable[[dict[str, np.ndarray]], dict[str, 
     path = folder / "model.safetensors"
     tensors = open_tensors(path)
     arrays = change({name: np.array(tensors[name]) for name in tensors.names()})
-    safetensors_files.write(path, arrays, metadata={"format": "pt"})
+    write_arrays(path, arrays, metadata={"format": "pt"})
 
 
 def test_hugging_face_spellings(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_sharded_hugging_face(tmp_path: Path) -> None:
     parts = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
     arrays = {name: np.array(tensors[name]) for name in names}
     for file, part in parts.items():
-        safetensors_files.write(path.with_name(file), {name: arrays[name] for name in part})
+        write_arrays(path.with_name(file), {name: arrays[name] for name in part})
     weights = {name: file for file, part in parts.items() for name in part}
     path.with_name("model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     path.unlink()

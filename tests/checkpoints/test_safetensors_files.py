@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load_file
 
+from maskplay.arrays import write_arrays
 from maskplay.checkpoints.files import open_tensors
-from maskplay.checkpoints.safetensors_files import open_safetensors, write
+from maskplay.checkpoints.safetensors_files import open_safetensors
 from maskplay.errors import CheckpointError
 
 DTYPES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ml_dtypes.bfloat16]
@@ -32,7 +33,7 @@ def forged(path: Path, header: object, data: bytes = bytes(8)) -> Path:
 @given(st.dictionaries(NAMES, ARRAYS, max_size=8))
 def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     path = tmp_path / "m.safetensors"
-    write(path, tensors)
+    write_arrays(path, tensors)
     theirs, ours = load_file(path), open_tensors(path)
     assert set(ours) == set(theirs) == set(tensors)
     for name, array in tensors.items():
@@ -43,7 +44,7 @@ def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(tmp_path: Path, dtype: object) -> None:
     array = (np.arange(24) * 3).reshape(2, 3, 4).astype(dtype)
-    write(tmp_path / "m.safetensors", {"a": array, "t": array.T, "scalar": array[0, 0, 1]}, {"format": "pt"})
+    write_arrays(tmp_path / "m.safetensors", {"a": array, "t": array.T, "scalar": array[0, 0, 1]}, {"format": "pt"})
     tensors = open_safetensors(tmp_path / "m.safetensors")
     assert tensors.container == "safetensors" and tensors.dtype("a") == array.dtype
     np.testing.assert_array_equal(tensors["a"], array)
@@ -52,7 +53,7 @@ def test_every_dtype(tmp_path: Path, dtype: object) -> None:
 
 
 def test_metadata_is_no_tensor(tmp_path: Path) -> None:
-    write(tmp_path / "m.safetensors", {"a": np.zeros(1)}, {"format": "pt"})
+    write_arrays(tmp_path / "m.safetensors", {"a": np.zeros(1)}, {"format": "pt"})
     assert open_safetensors(tmp_path / "m.safetensors").names() == ["a"]
 
 
@@ -64,7 +65,7 @@ def test_unknown_dtypes_are_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tensors", [{"a": np.zeros(1, complex)}, {"a": np.array("x")}, {"__metadata__": np.zeros(1)}])
 def test_refuses_to_write(tmp_path: Path, tensors: dict) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
-        write(tmp_path / "m.safetensors", tensors)
+        write_arrays(tmp_path / "m.safetensors", tensors)
     assert list(tmp_path.iterdir()) == []
 
 

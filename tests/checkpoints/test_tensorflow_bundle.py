@@ -16,8 +16,9 @@ from maskplay.checkpoints import tensorflow_bundle
 from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.checkpoints.files import open_tensors
 from maskplay.checkpoints.sorted_table import _FOOTER, _written, read_table, read_varint, varint, write_table
-from maskplay.checkpoints.tensorflow_bundle import _field, open_bundle, write
+from maskplay.checkpoints.tensorflow_bundle import open_bundle, write
 from maskplay.errors import CheckpointError
+from maskplay.protobuf import write_field
 
 BUNDLES = Path(__file__).parents[1] / "data" / "tf_bundles"
 DTYPES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ml_dtypes.bfloat16]
@@ -183,11 +184,11 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypa
 
 
 def entry(dtype: int = 1, shape: tuple[int, ...] = (2,), offset: int = 0, size: int = 8, more: bytes = b"") -> bytes:
-    sizes = b"".join(_field(2, _field(1, one)) for one in shape)
-    return _field(1, dtype) + _field(2, sizes) + _field(4, offset) + _field(5, size) + more
+    sizes = b"".join(write_field(2, write_field(1, one)) for one in shape)
+    return write_field(1, dtype) + write_field(2, sizes) + write_field(4, offset) + write_field(5, size) + more
 
 
-HEADER = _field(1, 1)
+HEADER = write_field(1, 1)
 
 
 def bundle(folder: Path, *entries: tuple[bytes, bytes], header: bytes = HEADER, data: bytes = bytes(8)) -> Path:
@@ -208,7 +209,7 @@ def bundle(folder: Path, *entries: tuple[bytes, bytes], header: bytes = HEADER, 
         ({"shape": (0, 2**62), "size": 0}, "impossible shape"),
         ({"shape": (2**64 - 1,)}, "impossible shape"),
         ({"shape": (1,) * 40}, "40 dimensions"),
-        ({"more": _field(3, 1)}, "in data file 1 of 1"),
+        ({"more": write_field(3, 1)}, "in data file 1 of 1"),
         ({"more": b"\x0b"}, "damaged entry"),
         ({"more": b"\x12\xff\x01"}, "damaged entry"),
         ({"more": b"\x08" + b"\xff" * 11}, "damaged entry"),
@@ -223,10 +224,10 @@ def test_impossible_entries(tmp_path: Path, changes: dict, message: str) -> None
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (_field(1, 1) + _field(2, 1), "big-endian"),
-        (_field(1, 0), "claims 0 data files"),
-        (_field(1, 2**40), "data files"),
-        (_field(1, 1) + _field(3, _field(1, 9) + _field(2, 2)), "newer reader"),
+        (write_field(1, 1) + write_field(2, 1), "big-endian"),
+        (write_field(1, 0), "claims 0 data files"),
+        (write_field(1, 2**40), "data files"),
+        (write_field(1, 1) + write_field(3, write_field(1, 9) + write_field(2, 2)), "newer reader"),
     ],
 )
 def test_impossible_headers(tmp_path: Path, header: bytes, message: str) -> None:

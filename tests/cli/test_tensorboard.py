@@ -11,7 +11,7 @@ from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.cli.progress import StepProgress
 from maskplay.cli.tensorboard import NAME, EventFile
 from maskplay.errors import UserError
-from maskplay.text.protobuf import read_message
+from maskplay.protobuf import read_message
 
 Figures = list[tuple[int, dict[str, float]]]
 

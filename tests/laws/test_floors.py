@@ -10,7 +10,7 @@ from laws.house import PACKAGE, files, house, imports, name_of
 
 # From the ground up: the rooms of a floor, and whether an earlier room of the floor counts as lower.
 FLOORS = [
-    ("errors storage corpus arrays memory pictures _backend hosts", True),
+    ("errors storage corpus arrays memory pictures protobuf _backend hosts", True),
     (
         "masks config text tables pretext words demo bundled examples batches losses metrics callbacks decode "
         "optimizers stochastic autodiff statistics",

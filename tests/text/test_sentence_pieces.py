@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskplay.errors import CheckpointError, MissingExtra, UserError
-from maskplay.text import Tokenizer, protobuf
-from maskplay.text.protobuf import CONTROL, NORMAL, UNKNOWN, Piece, read_message, write_field, write_piece
+from maskplay.protobuf import read_message, write_field
+from maskplay.text import Tokenizer
+from maskplay.text.sentence_pieces import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, write_piece
 from text import small
 
 sentencepiece = pytest.importorskip("sentencepiece")
@@ -132,7 +133,7 @@ def test_sentinels(tmp_path):
 def test_sentinels_in_the_model_itself(tmp_path):
     """mT5's are pieces with the space before them."""
     path = tmp_path / "spiece.model"
-    own = [Piece(f"▁<extra_id_{i}>", 0.0, protobuf.USER_DEFINED) for i in (1, 0)]
+    own = [Piece(f"▁<extra_id_{i}>", 0.0, USER_DEFINED) for i in (1, 0)]
     path.write_bytes(small.model(**small.T5) + b"".join(map(write_piece, own)))
     tokenizer = Tokenizer.load(path)
     assert tokenizer.tokens([len(tokenizer) - 1]) == ["▁<extra_id_0>"]
@@ -214,14 +215,14 @@ BASE = [
     [
         (b"", "unigram or BPE, found type 1, 0 pieces"),
         (b"PK\x03\x04 not a model", "not a SentencePiece model, or a damaged one"),
-        (b"\xff" * 11, "a number without end at byte"),
-        (built(*BASE)[:-1], "the file ends inside|a number without end"),
+        (b"\xff" * 11, "a number has more than 64 bits"),
+        (built(*BASE)[:-1], "the file ends inside|it ends within a number"),
         (built(*BASE[1:]), "missing <unk>|special tokens of another family|what is unknown, found 0"),
         (built(*BASE, BASE[0]), "the token '<unk>' was already"),
         (built(*BASE, Piece("", 0.0, NORMAL)), "token 4: expected a token"),
         (built(*BASE, Piece("b", float("nan"), NORMAL)), "'b' has score nan"),
         (built(*BASE, Piece("b", 0.0, 9)), "type 9"),
-        (built(*BASE, Piece("<0x41>", 0.0, protobuf.BYTE)), "all 256 bytes or none, found 1"),
+        (built(*BASE, Piece("<0x41>", 0.0, BYTE)), "all 256 bytes or none, found 1"),
         (built(*BASE, trainer=write_field(3, 3)), "unigram or BPE, found type 3"),
         (built(*BASE, trainer=write_field(24, 1)), "marked at the beginning of words"),
         (built(*BASE, normalizer=write_field(2, 5)), "table is no bytes"),

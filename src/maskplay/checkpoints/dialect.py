@@ -80,7 +80,7 @@ class Table:
 
 
 # Our fields and the keys that config files have for them, the preferred one (which we write) first.
-_BERT_KEYS = {
+_KEYS = {
     "vocab_size": ("vocab_size", "n_vocab"),
     "hidden_size": ("hidden_size", "n_embd", "d_model"),
     "num_layers": ("num_hidden_layers", "n_layer", "num_layers"),
@@ -160,7 +160,7 @@ def read_config(values: Mapping[str, Any], family: str, where: str, own_scores: 
             raise CheckpointError(f"{where}: {key} = {values[key]!r} is not supported (only {plain[0]!r})")
     found = {
         name: next(values[key] for key in keys if values.get(key) is not None)
-        for name, keys in _BERT_KEYS.items()
+        for name, keys in _KEYS.items()
         if any(values.get(key) is not None for key in keys)
     }
     for name in ("hidden_size", "num_heads", "head_size"):  # which are reckoned with before `Config` sees them
@@ -181,7 +181,7 @@ def read_config(values: Mapping[str, Any], family: str, where: str, own_scores: 
 
 
 def _key(name: str, family: str) -> str:
-    return _OTHER_KEYS.get(family, {}).get(name, _BERT_KEYS[name][0])
+    return _OTHER_KEYS.get(family, {}).get(name, _KEYS[name][0])
 
 
 def _derived(
@@ -281,7 +281,7 @@ def write_config(config: Config, family: str) -> dict[str, Any]:
     values: dict[str, Any] = {"model_type": {"t5_1_1": "t5"}.get(family, family)}
     always = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "norm_epsilon", "dropout",
               "attention_dropout", "initializer_range", "pad_id")  # fmt: skip
-    for name in _BERT_KEYS:
+    for name in _KEYS:
         value, usual = getattr(config, name), getattr(row, name)
         if value is None and usual is not None and name in ("head_size", "key_size"):
             value = config.size_per_head if name == "head_size" else config.size_per_key

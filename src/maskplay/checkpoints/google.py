@@ -6,8 +6,7 @@ Kernels are stored (in, out) like ours.
 
 from typing import Any
 
-from maskplay.checkpoints.dialect import Table, write_config
-from maskplay.config import Config
+from maskplay.checkpoints.dialect import Table
 
 
 def _dense(ours: str, theirs: str, bias: bool = True) -> dict[str, str]:
@@ -189,8 +188,3 @@ TABLES = (
     Table("t5_1_1", "google", _t5(True, "layer_norm", "final_layer_norm", True), sign="decoder/logits/kernel"),
     Table("t5", "google", _t5(False, "layer_norm", "final_layer_norm", False), sign="shared/embedding"),
 )  # fmt: skip
-
-
-def config_file(config: Config, family: str) -> dict[str, Any]:
-    """The content of `bert_config.json`."""
-    return write_config(config, family)

@@ -1,19 +1,14 @@
 """Safetensors files: a JSON header of names, dtypes, shapes and places, then the raw little-endian bytes.
 
-Read here (arrays stay mapped in the file), written by the safetensors library. https://github.com/huggingface/safetensors
+Arrays stay mapped in the file; for writing see `maskplay.arrays`. https://github.com/huggingface/safetensors
 """
 
 import json
 import os
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-import safetensors
-from safetensors.numpy import save_file
-
+from maskplay.arrays import DTYPES
 from maskplay.checkpoints.tensors import (
     MAX_TENSORS,
     LazyTensor,
@@ -24,26 +19,7 @@ from maskplay.checkpoints.tensors import (
     quoted,
 )
 from maskplay.errors import CheckpointError
-from maskplay.storage import new_file
 
-_DTYPES = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
-_WRITTEN = {np.dtype(dtype).newbyteorder("<") for dtype in _DTYPES.values()}
 _MAX_HEADER = 8 * 2**20  # bytes; some 100 for each tensor
 
 
@@ -75,7 +51,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> Tensors:
                 f"{what}: bytes {quoted(begin)} to {quoted(end)} of {file.size - start}: truncated or damaged"
             )
         places.append((begin, end, name))
-        dtype = _DTYPES.get(code)
+        dtype = DTYPES.get(code)
         if dtype is None:
             skipped[name] = f"the dtype {quoted(code)} is not supported"
             continue
@@ -86,44 +62,6 @@ def open_safetensors(path: str | os.PathLike[str]) -> Tensors:
         if begin < end:
             raise CheckpointError(f"{file.path}: tensors {quoted(one)} and {quoted(other)} overlap: damaged")
     return Tensors(path, "safetensors", entries, skipped)
-
-
-def write(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write one `.safetensors` file, whole or not at all.
-
-    Args:
-        path: the file's name.
-        tensors: arrays by name.
-        metadata: text to store in the header; Hugging Face expects `{"format": "pt"}`.
-
-    Raises:
-        CheckpointError: a dtype has no place in such a file, or a name is not text.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-        >>> write(path, {"bias": np.zeros(4, np.float32)})
-        >>> open_safetensors(path)["bias"]
-        array([0., 0., 0., 0.], dtype=float32)
-    """
-    ready: dict[str, np.ndarray] = {}
-    for name, value in tensors.items():
-        array = np.asarray(value)
-        dtype = array.dtype.newbyteorder("<")
-        if dtype not in _WRITTEN or not isinstance(name, str) or name == "__metadata__":
-            raise CheckpointError(
-                f"{path}: tensor {quoted(name)}: dtype {array.dtype} cannot be written under this name"
-            )
-        # The library writes the buffer as it lies: it must be contiguous, and little-endian.
-        ready[name] = np.ascontiguousarray(array, dtype).reshape(array.shape)
-    with new_file(path) as file:
-        try:
-            save_file(ready, file.name, dict(metadata) if metadata else None)
-        except (safetensors.SafetensorError, UnicodeError) as error:
-            raise CheckpointError(f"{path}: cannot be written ({error})") from None
 
 
 def _header(file: MappedFile) -> tuple[dict[str, Any], int]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from maskplay.checkpoints import google, huggingface, safetensors_files, tensorflow_bundle
-from maskplay.checkpoints.dialect import Table, read_config
+from maskplay.arrays import write_arrays
+from maskplay.checkpoints import google, huggingface, tensorflow_bundle
+from maskplay.checkpoints.dialect import Table, read_config, write_config
 from maskplay.checkpoints.rename import assemble
 from maskplay.config import Config
 from maskplay.errors import CheckpointError, UserError
@@ -145,7 +146,7 @@ def _maskplay(folder: Path, network: LanguageModel, family: str) -> None:
         "config": network.config.to_dict(),
     }
     _json(folder / MARKER, description)
-    safetensors_files.write(folder / "model.safetensors", _arrays(network))
+    write_arrays(folder / "model.safetensors", _arrays(network))
 
 
 def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
@@ -158,7 +159,7 @@ def _huggingface(folder: Path, network: LanguageModel, family: str) -> None:
     if name == "roformer":
         tensors["roformer.encoder.embed_positions.weight"] = huggingface.rotary_table(config)
     _json(folder / "config.json", values)
-    safetensors_files.write(folder / "model.safetensors", tensors, metadata={"format": "pt"})
+    write_arrays(folder / "model.safetensors", tensors, metadata={"format": "pt"})
 
 
 def _say_ends(folder: Path, family: str, tokenizer: Tokenizer | None) -> None:
@@ -171,7 +172,7 @@ def _say_ends(folder: Path, family: str, tokenizer: Tokenizer | None) -> None:
 
 def _google(folder: Path, network: LanguageModel, family: str) -> None:
     tensors = _renamed(_arrays(network), network.config, _table(google.TABLES, family, "google"))
-    values = google.config_file(network.config, family)
+    values = write_config(network.config, family)
     _check_config(values, network.config, family, "google")
     _json(folder / "bert_config.json", values)
     tensorflow_bundle.write(folder / "bert_model.ckpt", tensors)

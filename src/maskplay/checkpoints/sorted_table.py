@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.checkpoints.snappy import decompress
+from maskplay.protobuf import read_varint, varint
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER = 48
@@ -79,32 +80,6 @@ def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
     index = [(last, add(data))]
     footer = add(_written([])[0]) + add(_written(index)[0])
     return bytes(out) + footer.ljust(_FOOTER - len(_MAGIC), b"\0") + _MAGIC
-
-
-def varint(value: int) -> bytes:
-    """A non-negative integer in groups of seven bits, the lowest first."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """An integer of at most 64 bits, and the place behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise ValueError("it ends within a number")
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            if value >> 64:
-                break
-            return value, at
-    raise ValueError("a number has more than 64 bits")
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from maskplay.checkpoints.crc32c import masked_crc32c
-from maskplay.checkpoints.sorted_table import MAX_FILE, is_table, read_table, read_varint, varint, write_table
+from maskplay.checkpoints.sorted_table import MAX_FILE, is_table, read_table, write_table
 from maskplay.checkpoints.tensors import (
     LazyTensor,
     MappedFile,
@@ -24,6 +24,7 @@ from maskplay.checkpoints.tensors import (
     quoted,
 )
 from maskplay.errors import CheckpointError
+from maskplay.protobuf import BYTES, read_message, write_field
 from maskplay.storage import new_file, write_atomically
 
 # tensorflow/core/framework/types.proto
@@ -125,7 +126,7 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> 
         (4,)
     """
     prefix = Path(prefix)
-    header = _field(1, 1) + _field(3, _field(1, 1))  # one data file; little-endian; version 1
+    header = write_field(1, 1) + write_field(3, write_field(1, 1))  # one data file; little-endian; version 1
     table = [(b"", header)]
     offset = 0
     with new_file(f"{prefix}.data-00000-of-00001") as file:
@@ -136,8 +137,8 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> 
                 raise CheckpointError(f"{prefix}: tensor {quoted(name)}: dtype {array.dtype} cannot be written")
             data = np.ascontiguousarray(array, _DTYPES[code]).reshape(-1).view(np.uint8)
             file.write(data.data)
-            shape = b"".join(_field(2, _field(1, size)) for size in array.shape)
-            entry = _field(1, code) + _field(2, shape) + _field(4, offset) + _field(5, data.size)
+            shape = b"".join(write_field(2, write_field(1, size)) for size in array.shape)
+            entry = write_field(1, code) + write_field(2, shape) + write_field(4, offset) + write_field(5, data.size)
             table.append((key, entry + b"\x35" + masked_crc32c(data).to_bytes(4, "little")))
             offset += data.size
     write_atomically(f"{prefix}.index", write_table(table))
@@ -235,36 +236,13 @@ def _dimension(index: Path, name: str, data: object) -> int:
 
 def _fields(index: Path, name: str, data: bytes) -> list[tuple[int, int | bytes]]:
     """The fields of a protocol buffer: numbers (varint, fixed) and bytes (strings, messages)."""
-    found: list[tuple[int, int | bytes]] = []
     try:
-        at = 0
-        while at < len(data):
-            tag, at = read_varint(data, at)
-            kind = tag & 7
-            if kind == 0:
-                value, at = read_varint(data, at)
-                found.append((tag >> 3, value))
-                continue
-            size = 8 if kind == 1 else 4
-            if kind == 2:
-                size, at = read_varint(data, at)
-            elif kind not in (1, 5):
-                raise ValueError(f"wire type {kind}")
-            if at + size > len(data):
-                raise ValueError("a field runs past the end")
-            content = data[at : at + size]
-            found.append((tag >> 3, content if kind == 2 else int.from_bytes(content, "little")))
-            at += size
+        return [
+            (number, int.from_bytes(value, "little") if isinstance(value, bytes) and wire != BYTES else value)
+            for number, wire, value in read_message(data)
+        ]
     except ValueError as error:
         raise CheckpointError(f"{index}: tensor {quoted(name)}: a damaged entry ({error})") from None
-    return found
-
-
-def _field(number: int, value: int | bytes) -> bytes:
-    """One field of a protocol buffer; zeros are written out, which every reader accepts."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def _key(prefix: Path, name: object) -> bytes:

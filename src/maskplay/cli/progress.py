@@ -49,10 +49,14 @@ class EpochProgress(keras.callbacks.Callback):
         self.bar.advance(self._task)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = self._ended(logs)
+        self.console.print(f"epoch {epoch + 1}/{self.epochs}  {figures}  ({time.monotonic() - self._start:.0f} s)")
+
+    def _ended(self, logs: dict[str, Any] | None) -> str:
+        """An epoch's figures, for the line that stands in the bar's place."""
         self.bar.stop()
         self.bar.remove_task(self._task)
-        figures = "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
-        self.console.print(f"epoch {epoch + 1}/{self.epochs}  {figures}  ({time.monotonic() - self._start:.0f} s)")
+        return "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
 
 
 class StepProgress(EpochProgress):
@@ -84,9 +88,7 @@ class StepProgress(EpochProgress):
         self._done, self._took = self._done + 1, time.monotonic() - self._start
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.bar.stop()
-        self.bar.remove_task(self._task)
-        figures = "  ".join(f"{name.replace('val_', 'dev ')} {value:.4f}" for name, value in (logs or {}).items())
+        figures = self._ended(logs)
         step, rate = min((epoch + 1) * self.every, self.of_run), self._done * self.tokens / max(self._took, 1e-9)
         self.console.print(f"step {step}/{self.of_run}  {figures}  ({rate:,.0f} tokens/s)")
         if self.events is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from maskplay.checkpoints.crc32c import masked_crc32c
 from maskplay.errors import UserError
-from maskplay.text.protobuf import read_message, write_field
+from maskplay.protobuf import read_message, write_field
 
 NAME = "events.out.tfevents.{:010d}.maskplay"  # TensorBoard reads every file with "tfevents" in its name
 FILES = NAME.replace("{:010d}", "*")

@@ -46,10 +46,13 @@ class Visibility(keras.layers.Layer):
         order: Any = None,
         mask: masks.Mask | None = None,
     ) -> Any:
-        if valid is None:
-            valid = ops.ones_like(tokens, "bool") if self.pad_id is None else ops.not_equal(tokens, self.pad_id)
+        valid = self.valid(tokens) if valid is None else valid
         facts = masks.Facts(ops.shape(tokens)[1], segments, order, documents, valid)
         return per_head((masks.padding() if mask is None else mask).sees(facts, None, ops))
+
+    def valid(self, tokens: Any) -> Any:
+        """Which tokens are real where nobody says so: bools of the same shape."""
+        return ops.ones_like(tokens, "bool") if self.pad_id is None else ops.not_equal(tokens, self.pad_id)
 
     def compute_output_spec(self, tokens: Any, *facts: Any, **others: Any) -> Any:
         # By hand: backends that infer shapes by tracing cannot take a rule as an argument.

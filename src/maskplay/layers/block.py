@@ -8,7 +8,7 @@ from maskplay.config import BUCKETS, Config
 from maskplay.layers.attention import Attention
 from maskplay.layers.feed import FeedForward
 from maskplay.layers.gated_attention import GatedAttention
-from maskplay.layers.norm import norm_of
+from maskplay.layers.norm import conditioned, norm_of
 from maskplay.layers.position import Rotary
 from maskplay.layers.quantized import quantized_parts
 
@@ -112,13 +112,9 @@ class Block(keras.layers.Layer):
         training: bool | None = None,
     ) -> Any:
         place = "pre" if self.config.norm_at == "pre_open" else self.config.norm_at
-
-        def norm(layer: Any, x: Any) -> Any:
-            return layer(x) if condition is None else layer(x, condition)
-
         extra = {name: value for name, value in (("bias", bias), ("relative", relative)) if value is not None}
         mixed = self.attention(
-            norm(self.attention_norm, x) if place == "pre" else x,
+            conditioned(self.attention_norm, x, condition) if place == "pre" else x,
             visible=visible,
             causal=causal,
             positions=positions,
@@ -132,27 +128,27 @@ class Block(keras.layers.Layer):
         results: list[Any] = list(found)
         x = x + self.dropout(mixed, training=training)
         if place == "post":
-            x = norm(self.attention_norm, x)
+            x = conditioned(self.attention_norm, x, condition)
         if self.cross is not None:
             remembered = cache["memory"] if cache is not None else self.cross.remember(memory)
             mixed, *_ = self.cross(
-                norm(self.cross_norm, x) if place == "pre" else x,
+                conditioned(self.cross_norm, x, condition) if place == "pre" else x,
                 visible=memory_visible,
                 bias=memory_bias,
                 cache=remembered,
                 training=training,
             )
             x = x + self.dropout(mixed, training=training)
-            x = x if place == "pre" else norm(self.cross_norm, x)
+            x = x if place == "pre" else conditioned(self.cross_norm, x, condition)
             if cache is not None:
                 results[0] = {**results[0], "memory": remembered}
         if self.feed is not None:
             inner = x
             if place != "post":
-                inner = norm(self.feed_norm if place == "pre" else self.attention_norm, x)
+                inner = conditioned(self.feed_norm if place == "pre" else self.attention_norm, x, condition)
             x = x + self.dropout(self.feed(inner), training=training)
             if place != "pre":
-                x = norm(self.feed_norm, x)
+                x = conditioned(self.feed_norm, x, condition)
         return (x, *results) if results else x
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:

@@ -8,7 +8,7 @@ from keras import ops
 from maskplay.config import TABLES, Config
 from maskplay.errors import UserError
 from maskplay.layers.initializer import Normal
-from maskplay.layers.norm import norm_of
+from maskplay.layers.norm import conditioned, norm_of
 from maskplay.layers.position import LearnedPosition
 from maskplay.layers.quantized import quantized_parts
 
@@ -102,7 +102,7 @@ class Embedding(keras.layers.Layer):
             where = self.position(positions + self.config.first_position)
             total = total + (where[None] if len(where.shape) == 2 else where)
         if self.norm is not None:
-            total = self.norm(total) if condition is None else self.norm(total, condition)
+            total = conditioned(self.norm, total, condition)
         total = self.dropout(total)
         return total if self.projection is None or first else self.projection(total)
 

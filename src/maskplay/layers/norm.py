@@ -106,6 +106,11 @@ class RMSNorm(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon, "scale": self.scale}
 
 
+def conditioned(norm: keras.layers.Layer, x: Any, condition: Any) -> Any:
+    """What a normalization makes of x, under a condition if there is one: not every kind takes it."""
+    return norm(x) if condition is None else norm(x, condition)
+
+
 def norm_of(config: Config, **kwargs: Any) -> keras.layers.Layer:
     """The normalization that a config names; keyword arguments are Keras' own (`name`, `dtype`).
 

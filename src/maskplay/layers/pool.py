@@ -39,8 +39,15 @@ class _Pool(keras.layers.Layer):
     """`(batch, length, features)` with `valid (batch, length)`, None = all, to `(batch, features)`.
 
     Without `valid` Keras' own mask counts, which layers such as `Embedding(mask_zero=True)` hand on; encoders here have
-    none.
+    none. Subclasses say how in `pooled`, where `valid` is bools `(batch, length, 1)` or None.
     """
+
+    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
+        valid = mask if valid is None else valid
+        return self.pooled(x, None if valid is None else ops.not_equal(valid, 0)[..., None])
+
+    def pooled(self, x: Any, valid: Any) -> Any:
+        raise NotImplementedError
 
     def compute_output_shape(self, x_shape: Any, valid_shape: Any = None) -> Any:
         return (x_shape[0], x_shape[-1])
@@ -65,11 +72,9 @@ class MaskedMean(_Pool):
         2.6
     """
 
-    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
-        valid = mask if valid is None else valid
+    def pooled(self, x: Any, valid: Any) -> Any:
         if valid is None:
-            valid = ops.ones(ops.shape(x)[:2], "bool")
-        valid = ops.not_equal(valid, 0)[..., None]
+            valid = ops.ones((*ops.shape(x)[:2], 1), "bool")
         wide = ops.cast(x, "float64" if self.compute_dtype == "float64" else "float32")
         total = ops.sum(ops.where(valid, wide, ops.zeros_like(wide)), axis=1)
         count = ops.maximum(ops.sum(ops.cast(valid, wide.dtype), axis=1), 1)
@@ -89,11 +94,9 @@ class MaskedMax(_Pool):
         [[-2.0]]
     """
 
-    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
-        valid = mask if valid is None else valid
+    def pooled(self, x: Any, valid: Any) -> Any:
         if valid is None:
             return ops.max(x, axis=1)
-        valid = ops.not_equal(valid, 0)[..., None]
         largest = ops.max(ops.where(valid, x, ops.full_like(x, float("-inf"))), axis=1)
         return ops.where(ops.any(valid, axis=1), largest, ops.zeros_like(largest))
 
@@ -124,12 +127,10 @@ class AttentionPooling(_Pool):
         self.inner.build(input_shape)
         self.score.build((*input_shape[:-1], size))
 
-    def call(self, x: Any, valid: Any = None, mask: Any = None) -> Any:
-        valid = mask if valid is None else valid
-        seen = None if valid is None else ops.not_equal(valid, 0)[..., None]
-        weights = ops.cast(masked_softmax(self.score(self.inner(x)), seen, axis=1), self.compute_dtype)
-        if seen is not None:
-            x = ops.where(seen, x, ops.zeros_like(x))
+    def pooled(self, x: Any, valid: Any) -> Any:
+        weights = ops.cast(masked_softmax(self.score(self.inner(x)), valid, axis=1), self.compute_dtype)
+        if valid is not None:
+            x = ops.where(valid, x, ops.zeros_like(x))
         return ops.sum(weights * x, axis=1)
 
     def get_config(self) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Mask:
         """
         given = {"segments": segments, "order": order, "documents": documents, "valid": valid}
         given = {name: fact for name, fact in given.items() if fact is not None}
-        tensors = any(keras.ops.is_tensor(value) for value in (*given.values(), at, n))
+        tensors = any(ops.is_tensor(value) for value in (*given.values(), at, n))
         xp, array = (ops, ops.convert_to_tensor) if tensors else (np, np.asarray)
         n = n if ops.is_tensor(n) else whole_number("a mask's n", n, 0, MOST)
         batches = set()

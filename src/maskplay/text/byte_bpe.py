@@ -21,7 +21,7 @@ from maskplay.errors import CheckpointError, UserError
 from maskplay.storage import read_json, write_atomically
 from maskplay.text.forms import GPT2, PLAIN, ROBERTA, Form
 from maskplay.text.kind import check_new, foreign, kept
-from maskplay.text.merges import closure
+from maskplay.text.merges import closure, kept_merges, parts_of
 from maskplay.text.rust import RustKind
 from maskplay.text.vocabulary import (
     Added,
@@ -90,10 +90,7 @@ class ByteBPE(RustKind):
 
     @cached_property
     def _parts(self) -> dict[str, set[str]]:
-        parts: dict[str, set[str]] = {}
-        for a, b in self.merges:
-            parts.setdefault(a + b, set()).update((a, b))
-        return parts
+        return parts_of(self.merges)
 
     def needs(self, ids: Iterable[int]) -> set[int]:
         tokens = closure((self.tokens[i] for i in ids), lambda token: self._parts.get(token, ()))
@@ -101,9 +98,7 @@ class ByteBPE(RustKind):
 
     def keep(self, ids: Sequence[int]) -> Self:
         tokens = tuple(self.tokens[i] for i in ids)
-        there = set(tokens)
-        merges = tuple(pair for pair in self.merges if there.issuperset((*pair, "".join(pair))))
-        return replace(self, tokens=tokens, merges=merges, added=kept(self.added, tokens))
+        return replace(self, tokens=tokens, merges=kept_merges(self.merges, tokens), added=kept(self.added, tokens))
 
     def add(self, tokens: Sequence[str]) -> Self:
         check_new(tokens, self.tokens)
@@ -119,16 +114,11 @@ class ByteBPE(RustKind):
 
     def write(self, folder: Path) -> None:
         rust = self.rust(self.form.specials)
-        single, pair, names = self.form.template()
         if self.form == ROBERTA:
             sep, cls = [(name, self.vocab[name]) for name in ("</s>", "<s>")]
             rust.post_processor = processors.RobertaProcessing(sep, cls, True, self.prefix_space)
-        elif names:
-            rust.post_processor = processors.TemplateProcessing(
-                single=single, pair=pair, special_tokens=[(name, self.vocab[name]) for name in names]
-            )
         else:
-            rust.post_processor = processors.ByteLevel(trim_offsets=False)
+            rust.post_processor = self.framed() or processors.ByteLevel(trim_offsets=False)
         rust.decoder = decoders.ByteLevel()
         write_atomically(folder / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
         write_atomically(folder / "merges.txt", "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in self.merges))

@@ -21,8 +21,7 @@ from maskplay.text.characters import trimmed
 from maskplay.text.forms import LLAMA
 from maskplay.text.kind import Kind, Pieces
 from maskplay.text.merges import BYTES, SPACE, SPACES, closure, halves, joined, separable
-from maskplay.text.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN
-from maskplay.text.sentence_pieces import SentencePieces
+from maskplay.text.sentence_pieces import BYTE, CONTROL, NORMAL, UNKNOWN, SentencePieces
 from maskplay.text.vocabulary import VOCAB_TOKENS, read_bytes
 
 FIRST = ("<unk>", "<s>", "</s>", *BYTES)  # run.c finds these by number

@@ -40,6 +40,30 @@ def closure(tokens: Iterable[str], parts: Callable[[str], Iterable[str]]) -> set
     return found
 
 
+def parts_of(merges: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Each token that is merged, with all that it may be merged from.
+
+    Example:
+        >>> {token: sorted(parts) for token, parts in parts_of([("a", "b"), ("ab", "c")]).items()}
+        {'ab': ['a', 'b'], 'abc': ['ab', 'c']}
+    """
+    parts: dict[str, set[str]] = {}
+    for a, b in merges:
+        parts.setdefault(a + b, set()).update((a, b))
+    return parts
+
+
+def kept_merges(merges: Iterable[tuple[str, str]], tokens: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The merges that a vocabulary of these tokens can still make.
+
+    Example:
+        >>> kept_merges([("a", "b"), ("ab", "c")], ["a", "b", "ab"])
+        (('a', 'b'),)
+    """
+    there = set(tokens)
+    return tuple(pair for pair in merges if there.issuperset((*pair, "".join(pair))))
+
+
 def joined(tokens: Sequence[str], prefix: bool) -> str:
     """Text of SentencePiece's tokens: `▁` is a space, `<0xE4>` a byte; `prefix`: the first space was not in the text.
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import tokenizers
-from tokenizers import decoders, processors
+from tokenizers import decoders
 
 from maskplay.errors import CheckpointError, UserError
 from maskplay.storage import write_atomically
 from maskplay.text.byte_bpe import rust_merges
 from maskplay.text.forms import ALBERT, LLAMA, PLAIN, T5
 from maskplay.text.kind import Pieces, check_new, kept
-from maskplay.text.merges import BYTES, SPACE, SPACES, closure, joined, separable
+from maskplay.text.merges import BYTES, SPACE, SPACES, closure, joined, kept_merges, parts_of, separable
 from maskplay.text.rust import RustKind
 from maskplay.text.vocabulary import Added, RustFile, with_roles
 
@@ -126,10 +126,7 @@ class Metaspace(RustKind):
 
     @cached_property
     def _parts(self) -> dict[str, set[str]]:
-        parts: dict[str, set[str]] = {}
-        for a, b in self.merges:
-            parts.setdefault(a + b, set()).update((a, b))
-        return parts
+        return parts_of(self.merges)
 
     def needs(self, ids: Iterable[int]) -> set[int]:
         tokens = closure((self.tokens[i] for i in ids), lambda token: self._parts.get(token, ()))
@@ -140,8 +137,7 @@ class Metaspace(RustKind):
 
     def keep(self, ids: Sequence[int]) -> Self:
         tokens = tuple(self.tokens[i] for i in ids)
-        there = set(tokens)
-        merges = tuple(pair for pair in self.merges if there.issuperset((*pair, "".join(pair))))
+        merges = kept_merges(self.merges, tokens)
         scores = tuple(self.scores[i] for i in ids) if self.scores else ()
         return replace(self, tokens=tokens, scores=scores, merges=merges, added=kept(self.added, tokens))
 
@@ -180,11 +176,8 @@ class Metaspace(RustKind):
 
     def write(self, folder: Path) -> None:
         rust = self.rust(self.form.specials)
-        single, pair, names = self.form.template()
-        if names:
-            rust.post_processor = processors.TemplateProcessing(
-                single=single, pair=pair, special_tokens=[(name, self.vocab[name]) for name in names]
-            )
+        if (framed := self.framed()) is not None:
+            rust.post_processor = framed
         if self.byte_fallback:
             steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
             rust.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if self.prefix else [])])

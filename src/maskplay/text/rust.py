@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 
 from maskplay.errors import CheckpointError
 from maskplay.text.characters import trimmed
@@ -42,6 +42,12 @@ class RustKind(Kind):
         rust.add_special_tokens([AddedToken(name, lstrip=name == mask, normalized=False) for name in specials])
         rust.add_tokens([AddedToken(one.token, single_word=one.single_word, normalized=False) for one in self.added])
         return rust
+
+    def framed(self) -> processors.TemplateProcessing | None:
+        """What puts the form's special tokens around texts; None where there are none."""
+        single, pair, names = self.form.template()
+        special_tokens = [(name, self.vocab[name]) for name in names]
+        return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special_tokens) if names else None
 
     def split(self, texts: Sequence[str], specials: bool) -> list[Pieces]:
         rust = self._cloze if specials else self._plain

@@ -7,15 +7,18 @@ one character (`1⁄2` for `½`, the bytes of an emoji) points to it.
 Source: Kudo and Richardson 2018, https://arxiv.org/abs/1808.06226.
 """
 
+import math
 import re
+import struct
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from maskplay.errors import CheckpointError, MissingExtra, UserError
+from maskplay.protobuf import BYTES, FIXED32, read_message, write_field
 from maskplay.storage import write_atomically
 from maskplay.text.characters import trimmed
 from maskplay.text.forms import ALBERT, LLAMA, T5, Form
@@ -23,24 +26,22 @@ from maskplay.text.kind import Kind, Pieces, check_new
 from maskplay.text.merges import BYTE as BYTE_TOKEN
 from maskplay.text.merges import SPACE, SPACES, closure, halves, joined, separable
 from maskplay.text.metaspace import check_charsmap
-from maskplay.text.protobuf import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    UNKNOWN,
-    USER_DEFINED,
-    Piece,
-    read_message,
-    read_piece,
-    write_field,
-    write_piece,
-)
 from maskplay.text.vocabulary import VOCAB_TOKENS, flag, read_bytes, read_settings
 
+# Numbers of sentencepiece_model.proto: kinds of models, types of pieces.
 UNIGRAM, BPE = 1, 2
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SENTINEL = re.compile(f"{SPACE}?<extra_id_[0-9]+>")
 FAIRSEQ = "sentencepiece.bpe.model"  # the name that transformers gives to models of XLM-R, mBART and the like
 SENTINELS = 100  # what T5 has beyond its model file, unless the file or its settings say otherwise
+
+
+class Piece(NamedTuple):
+    """One entry of the vocabulary; `type` is NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED or BYTE."""
+
+    piece: str
+    score: float
+    type: int
 
 
 @dataclass(frozen=True)
@@ -347,3 +348,24 @@ def _guessed(tokens: Sequence[str], settings: dict[str, Any], where: str) -> For
         f"{where}: expected a vocabulary of ALBERT, T5 or LLaMA, found {named or 'special tokens of another family'}; "
         "use its tokenizer.json, or say the form: Tokenizer.from_sentencepiece(path, form='plain')"
     )
+
+
+def read_piece(content: bytes) -> Piece:
+    """One vocabulary entry; `ValueError` when it is no text, has no finite score or an unknown type."""
+    piece, score, kind = "", 0.0, NORMAL
+    for number, wire, value in read_message(content):
+        if number == 1 and isinstance(value, bytes) and wire == BYTES:
+            piece = value.decode("utf-8")
+        elif number == 2 and isinstance(value, bytes) and wire == FIXED32:
+            (score,) = struct.unpack("<f", value)
+        elif number == 3 and isinstance(value, int):
+            kind = value
+    if not math.isfinite(score) or not NORMAL <= kind <= BYTE:
+        raise ValueError(f"piece {piece[:40]!r} has score {score} and type {kind}")
+    return Piece(piece, score, kind)
+
+
+def write_piece(piece: Piece) -> bytes:
+    """The entry as a field of the model."""
+    content = write_field(1, piece.piece.encode()) + write_field(2, float(piece.score)) + write_field(3, piece.type)
+    return write_field(1, content)

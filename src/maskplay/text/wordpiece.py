@@ -14,7 +14,7 @@ from string import ascii_lowercase, digits
 from typing import Any, ClassVar, Self
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from maskplay.errors import UserError, whole_number
 from maskplay.storage import read_json, write_atomically
@@ -137,10 +137,7 @@ class WordPiece(RustKind):
 
     def write(self, folder: Path) -> None:
         rust = self.rust(self.form.specials)
-        single, pair, names = self.form.template()
-        rust.post_processor = processors.TemplateProcessing(
-            single=single, pair=pair, special_tokens=[(name, self.vocab[name]) for name in names]
-        )
+        rust.post_processor = self.framed()
         rust.decoder = decoders.WordPiece(prefix=PIECE)
         write_atomically(folder / "vocab.txt", "".join(f"{token}\n" for token in self.tokens))
         write_atomically(folder / "tokenizer.json", rust.to_str(pretty=True))
