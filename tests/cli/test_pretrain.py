@@ -22,6 +22,7 @@ from cli.faults import call, fault, start
 from cli.test_fit import wait_for
 from maskplay import callbacks, pretext, pretrained
 from maskplay.cli.pretrain import digest, documents, way_of
+from maskplay.cli.recipe import settle
 from maskplay.language_model import named_weights
 
 SMALL = ("--hidden-size", 16, "--num-layers", 1, "--num-heads", 2, "--intermediate-size", 32, "--vocab-size", 100,
@@ -147,6 +148,12 @@ def test_a_recipe_and_flags_over_it(capfd, text, tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "more" / "metrics.json").read_text("utf-8"))["settings"]
     assert (settings["family"], settings["hidden_size"], settings["num_layers"]) == ("bert", 16, 1)
     assert settings["accumulate"] == 2
+
+
+def test_weights_in_a_table_or_a_flag_are_one_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("objective = {mlm = 1, unilm = 2}\n")
+    assert settle(recipe, {}) == settle(None, {"objective": "mlm,unilm:2"})
 
 
 def test_what_is_hidden_and_how_reaches_the_play(text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,3 +73,18 @@ def test_the_variance_on_a_noisy_quadratic() -> None:
         if n > 100 and n % 20 == 0:
             found.append(float(np.mean(np.square(model.get_weights()[0]))))
     assert abs(np.mean(found) / wanted - 1) < 0.02
+
+
+def test_weights_that_were_frozen_stand_still() -> None:
+    model = fed(Lookahead(keras.optimizers.SGD(0.1), 3, 0.5))
+    optimizer, (frozen, *rest) = model.optimizer, model.fed
+    optimizer.build(model.fed)
+    steps = [[ops.convert_to_tensor(each) for each in step] for step in gradients(6)]
+    optimizer.apply(steps[0], model.fed)
+    before = arrays([frozen])
+    for step in steps[1:3]:  # to the synchronization, without it
+        optimizer.apply(step[1:], rest)
+    assert same(before, arrays([frozen]))
+    for step in steps[3:]:  # and when it moves again, the slow weights begin where it stood
+        optimizer.apply([ops.zeros_like(step[0]), *step[1:]], model.fed)
+    assert same(before, arrays([frozen]))

@@ -68,6 +68,7 @@ def settle(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     # Said in one way, so that a table and a flag that mean the same are the same run.
     weights = parse_objective(recipe["objective"])
     check_objectives(weights)
+    weights = {name: float(weight) for name, weight in weights.items()}
     recipe["objective"] = ",".join(name if weight == 1 else f"{name}:{weight}" for name, weight in weights.items())
     recipe["init"] = ",".join(parse_names(recipe["init"]))
     if recipe["model"]:

@@ -53,11 +53,13 @@ class Lookahead(OptimizerWrapper):
     def step(self, grads: list[Any], variables: list[keras.Variable]) -> None:
         real = self.advance(grads, variables)
         sync = ops.logical_and(real, ops.equal(self.real_steps % self.sync_period, 0))
-        for variable, slow in zip(self._trainable_variables, self._slow):
+        moving = {self._get_variable_index(variable) for variable in variables}  # not what was frozen since
+        for i, (variable, slow) in enumerate(zip(self._trainable_variables, self._slow)):
             if slow is not None:
-                # In this form a step of 1 gives θ to the last bit.
-                target = (1 - self.slow_step) * slow.value + self.slow_step * variable.value
-                self.put(variable, target, sync)
+                if i in moving:
+                    # In this form a step of 1 gives θ to the last bit.
+                    target = (1 - self.slow_step) * slow.value + self.slow_step * variable.value
+                    self.put(variable, target, sync)
                 slow.assign(ops.where(sync, variable.value, slow.value))
 
     def get_config(self) -> dict[str, Any]:
