@@ -51,6 +51,12 @@ def test_a_device_is_written_to_and_a_folder_is_refused(tmp_path: Path) -> None:
             pass
 
 
+def test_a_way_through_the_folder_to_be_made(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out" / ".." / "out") as folder:
+        (folder / "a.txt").write_text("a")
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["a.txt"]
+
+
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     for content in ("first", "second"):
         with new_folder(tmp_path / "out") as folder:

@@ -96,6 +96,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['out']
     """
     path = Path(path)
+    path = Path(os.path.realpath(path.parent), path.name)  # `a/../a` is `a`: making its parent would make it, too
     check_replaceable(path)
     make_folder(path.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
