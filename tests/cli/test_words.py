@@ -421,3 +421,22 @@ def test_told_to_end_it_leaves_nothing(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert left.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timers")
+def test_told_to_end_where_it_gets_lost(tmp_path):
+    """As in a finalizer, out of which nothing can be raised: it comes again."""
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(SystemExit) as left, words._progress(tmp_path / "made" / "a.tsv"):
+        with contextlib.suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    assert left.value.code == 128 + signal.SIGTERM and not os.listdir(tmp_path)
+    assert signal.getsignal(signal.SIGALRM) == before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_links_that_lead_to_each_other_are_told(capfd, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").symlink_to("a")
+    told = fault(capfd, "words", "count", tmp_path / "in", "--out", tmp_path / "a.tsv")
+    assert "in/a: cannot be read (Too many levels of symbolic links)" in told
