@@ -58,7 +58,8 @@ def test_discover_with_every_option(text, tmp_path):
     assert call("words", "discover", text, "--out", out, *options.split(), "--known", text, "--not-first", "一") == 0
     options = {"cohesion": (1, 2), "min_freedom": 0.1, "min_alone": 0.2, "min_length": 2, "max_length": 4, "runs": True}
     found = mp.words.discover(text, known=text, not_first="一", **options)
-    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in found) and len(found)
+    rows = [row for row in found if not row.word.isascii()]
+    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in rows) and rows
 
 
 def test_faithful(text, tmp_path):
@@ -74,7 +75,8 @@ def test_agree(capfd, text, tmp_path):
     assert call("words", "discover", text, "--out", out, *arguments) == 0
     found = mp.words.discover(text, min_count=5)
     agreed = mp.words.agreed(found, text, mp.words.read_arpa(tmp_path / "model.arpa"))
-    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in agreed if len(row.word) > 1)
+    rows = [row for row in agreed if len(row.word) > 1 and not row.word.isascii()]
+    assert out.read_text("utf-8") == "".join(f"{row.word} {row.frequency}\n" for row in rows)
     assert len(agreed) < len(found) and "agreeing (" in capfd.readouterr().err
     assert "--agree: expected files" in fault(capfd, "words", "discover", "-", "--out", out, *arguments)
 
