@@ -245,6 +245,15 @@ def test_wrong_arguments():
         list(mp.words.segment(iter(["天", 3]), {"天": 1}))
 
 
+def test_many_texts_come_in_any_form():
+    by = Vocabulary({"天地": 2})
+    assert by.many(iter(["天地", "天"])) == by.many({"天地": 0, "天": 0}) == [["天地"], ["天"]]
+    with pytest.raises(UserError, match=r"expected texts, found one: write \['天地'\]"):
+        by.many("天地")
+    with pytest.raises(UserError, match="text 0: expected a string, found list"):
+        by(["天地"])
+
+
 class OneByOne:
     """The same words without a way to ask for many."""
 
