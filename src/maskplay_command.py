@@ -81,6 +81,19 @@ def interrupted() -> bool:
     return TIMED and signal.getitimer(signal.ITIMER_REAL)[1] > 0
 
 
+def on_its_way() -> bool:
+    """Whether what ends the program is being passed on: what is cleaned up for it is not to be disturbed.
+
+    A generator that is left behind cleans up for GeneratorExit, and does not see what for.
+    """
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            return True
+        error = error.__context__
+    return False
+
+
 def insist_on_interrupts() -> None:
     """Make Ctrl-C arrive: from the first on, KeyboardInterrupt is raised again and again until it is on its way."""
     if not TIMED or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -88,12 +101,8 @@ def insist_on_interrupts() -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
-        error = sys.exception()
-        while error is not None:
-            if isinstance(error, KeyboardInterrupt):
-                return  # it is on its way, and what is cleaned up for it is not to be disturbed
-            error = error.__context__
-        raise KeyboardInterrupt
+        if not on_its_way():
+            raise KeyboardInterrupt
 
     def unraisable(problem: Any) -> None:
         if not isinstance(problem.exc_value, KeyboardInterrupt):

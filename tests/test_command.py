@@ -47,6 +47,7 @@ def test_what_is_cleaned_up_is_not_disturbed() -> None:
         f"try:\n    {PRESS}\n    time.sleep(20)\nfinally:\n    {slowly}",
         f"try:\n    {PRESS}\n    time.sleep(20)\nexcept BaseException:\n"
         f"    try: {{}}['a']\n    except KeyError: pass\n    {slowly}\n    raise",
+        f"def stream():\n  try:\n    yield\n  finally:\n    {slowly}\nfor _ in stream(): {PRESS}; time.sleep(20)",
     ):
         assert run(cli(clean)) == (130, "cleaned\n", "maskplay: interrupted\n")
 

@@ -246,6 +246,9 @@ def test_written_files(tmp_path):
     assert header.split("\t") == list(mp.words.Word._fields) and first.split("\t")[:3] == ["天地", "4", "4"]
     assert second == "人\t1\t1\tnan\tnan\tnan\tnan"
     assert (tmp_path / "a.txt").read_text("utf-8") == "天地 4\n"  # a single character's count would replace jieba's
+    texts = ["20，天地，AI，3月"] * 4  # by 20 jieba would cut 2010, by AI AIR, which it keeps together otherwise
+    mp.words.discover(iter(texts), cohesion=(0.1,)).write(tmp_path / "b.txt")
+    assert (tmp_path / "b.txt").read_text("utf-8") == "3月 4\n天地 4\n"
     for name in ("a.csv", "a"):
         with pytest.raises(UserError, match="ends in .tsv, .parquet, .txt"):
             found.write(tmp_path / name)

@@ -29,6 +29,7 @@ def test_memory_is_a_limit_for_the_process():
     limited.check(20_000_000, 48, "n-grams")
     with pytest.raises(UserError, match="memory: 30,000,000 n-grams, which takes 1373M beside"):
         limited.check(30_000_000, 48, "n-grams")
+    assert budget._bytes(np.int64(9)) == 9
     assert budget._bytes("1.5G") == budget._bytes("1536 MiB") == budget._bytes(1.5 * 2**30) == 3 * 2**29
 
 
@@ -39,10 +40,12 @@ def test_what_is_held_is_kept_within_the_memory(monkeypatch):
     lines = ["".join(chr(0x4E00 + draw.randrange(9000)) for _ in range(500)) for _ in range(200)]
     texts = [text for text in lines for _ in range(2)]
     ids = [f"天{i:x}地" for i in range(50_000)]
+    long = [f"天{i:04d}{'a' * 5000}" for i in range(2000)]
     for some, options, what in (
         (texts, {}, "n-grams occur 2 times or more"),
         (texts, {"mode": "faithful"}, "n-grams occur 2 times or more|windows occur 2 times or more"),
         (ids, {"runs": True}, "different runs of letters and digits"),
+        (long, {"runs": True}, "characters in different runs of letters and digits"),
     ):
         with pytest.raises(UserError, match=f"memory: [0-9,]+ ({what}), which takes"):
             mp.words.discover(iter(some), min_count=2, memory=budget.resident() + 6 * 2**20, **options)

@@ -178,7 +178,8 @@ def test_segmenters_from_files(tmp_path):
     found = mp.words.discover(iter(generated(6, 800)), min_count=5)
     for name in ("a.tsv", "a.txt"):
         found.write(tmp_path / name)
-        by = {row.word: row.frequency for row in found if name == "a.tsv" or len(row.word) > 1}
+        rows = [row for row in found if name == "a.tsv" or len(row.word) > 1 and not row.word.isascii()]
+        by = {row.word: row.frequency for row in rows}
         assert mp.words.load_segmenter(tmp_path / name).many(lines) == Vocabulary(by).many(lines)
         assert mp.words.read_vocabulary(tmp_path / name) == by
     with pytest.raises(UserError, match=r"a\.bin: expected a name that ends in \.arpa, or in \.tsv or \.txt"):
@@ -242,6 +243,15 @@ def test_wrong_arguments():
         Vocabulary({"天": "x"})
     with pytest.raises(UserError, match="text 1: expected a string, found int"):
         list(mp.words.segment(iter(["天", 3]), {"天": 1}))
+
+
+def test_many_texts_come_in_any_form():
+    by = Vocabulary({"天地": 2})
+    assert by.many(iter(["天地", "天"])) == by.many({"天地": 0, "天": 0}) == [["天地"], ["天"]]
+    with pytest.raises(UserError, match=r"expected texts, found one: write \['天地'\]"):
+        by.many("天地")
+    with pytest.raises(UserError, match="text 0: expected a string, found list"):
+        by(["天地"])
 
 
 class OneByOne:

@@ -4,6 +4,7 @@ words.
 The output appears whole at the end, or not at all; what lies on disk meanwhile is in a folder beside it that goes away.
 """
 
+import os
 import signal
 import sys
 import time
@@ -27,6 +28,7 @@ from maskplay.text.words import jieba
 from maskplay.words import counting, found
 from maskplay.words.reader import Progress as Tell
 from maskplay.words.segmenting import JOINS
+from maskplay_command import AGAIN, TIMED, on_its_way
 
 STDOUT = Path("-")
 ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -238,7 +240,8 @@ def _not_read(out: Path, sources: list[str], *others: str | Path | None) -> None
     read = [*paths(sources), *(Path(other) for other in others if other is not None)]
     if read.count(STDIN) > 1:
         raise UserError("standard input can be read once only; expected - in one place, found it in more")
-    if out != STDOUT and out.resolve() in {path.resolve() for path in read if path != STDIN}:
+    real = os.path.realpath  # which does not mind links that lead to each other
+    if out != STDOUT and real(out) in {real(path) for path in read if path != STDIN}:
         raise UserError(f"--out {out}: this file is among those to read and would be lost; choose another name")
 
 
@@ -275,6 +278,7 @@ def _progress(out: Path) -> Iterator[Tell]:
     made = [folder for folder in out.parents if not folder.exists()]
     make_folder(out.parent)
     ours = [number for number in ENDS if signal.getsignal(number) == signal.SIG_DFL]  # nohup has them ignored
+    alarm = signal.getsignal(signal.SIGALRM) if TIMED else None
     for number in ours:
         signal.signal(number, _leave)
     console, start = _console(), time.monotonic()
@@ -301,8 +305,19 @@ def _progress(out: Path) -> Iterator[Tell]:
         finally:
             for number in ours:
                 signal.signal(number, signal.SIG_DFL)
+            if TIMED and signal.getsignal(signal.SIGALRM) is not alarm:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, alarm or signal.SIG_DFL)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Whoever ends the program politely shall find no files of it left."""
+    """Whoever ends the program politely shall find no files of it left.
+
+    A finalizer or a callback from C++ loses it like Ctrl-C (`maskplay_command`): until it is on its way it comes again.
+    """
+    if on_its_way():
+        return
+    if TIMED:
+        signal.signal(signal.SIGALRM, lambda alarm, frame: _leave(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
     sys.exit(128 + number)

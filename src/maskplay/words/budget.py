@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from numbers import Real
 
 from maskplay.errors import UserError
 
@@ -13,6 +14,7 @@ MEMBER_BYTES = 250  # of each that is cohesive, in a trie
 COUNT_BYTES = 16  # of the same in what each worker has counted
 WINDOW_BYTES = 800  # of each window of faithful mode, of whose beginnings Python holds a table
 RUN_BYTES = 450  # of each different run of letters and digits, where they are kept whole
+HELD_BYTES = 3  # of each character in them: one in their text, what sorting and telling them takes
 TOKEN_BYTES = 160  # of each different token that is longer than an n-gram, beside its symbols
 WORD_BYTES = 450  # of each token that is frequent enough, of which Python holds texts and rows
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -58,7 +60,7 @@ class Budget:
 
 
 def _bytes(memory: float | str) -> int:
-    if not isinstance(memory, (str, int, float)):
+    if not isinstance(memory, (str, Real)):
         raise UserError(f"memory: expected a size such as 800M or 1G, found {memory!r:.40}")
     if isinstance(memory, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", memory.strip(), re.IGNORECASE)

@@ -6,7 +6,7 @@ words are the text.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from unicodedata import category
 
@@ -55,8 +55,20 @@ class Segmenter(ABC):
         """
         return starts, lengths
 
-    def many(self, texts: Sequence[str]) -> list[list[str]]:
-        """The words of several texts: much faster than one at a time."""
+    def many(self, texts: Iterable[str]) -> list[list[str]]:
+        """The words of several texts: much faster than one at a time.
+
+        Args:
+            texts: all are held together; `maskplay.words.segment` streams any number of them.
+
+        Raises:
+            UserError: they are one text, or one of them is no string.
+        """
+        if isinstance(texts, str):
+            raise UserError(f"expected texts, found one: write [{texts[:40]!r}]")
+        texts = list(texts)  # which may come from a generator
+        if others := [i for i, text in enumerate(texts) if not isinstance(text, str)]:
+            raise UserError(f"text {others[0]}: expected a string, found {type(texts[others[0]]).__name__}")
         whole = "".join(texts)
         points = code_points(whole)
         ends = np.cumsum([0, *map(len, texts)])

@@ -106,7 +106,8 @@ class Found:
         Args:
             path: `.tsv` (a header, then the columns in the order of `Word`), `.parquet` (needs pyarrow), or `.txt`, a
                 user dictionary of jieba: "word frequency" a line, of two characters or more. (jieba takes these
-                frequencies over its own: leave out the words it knows, `known="jieba"`.)
+                frequencies over its own: leave out the words it knows, `known="jieba"`. Words of letters and digits
+                alone are left out: jieba keeps those together, and with 20 as a word would cut 2010 in two.)
 
         Raises:
             UserError: another ending.
@@ -125,7 +126,7 @@ class Found:
                 if ending == ".tsv":
                     figures = "\t".join(f"{value:.4f}" for value in row[3:])
                     file.write(f"{row.word}\t{row.frequency}\t{row.occurrences}\t{figures}\n".encode())
-                elif len(row.word) > 1:
+                elif len(row.word) > 1 and not row.word.isascii():
                     file.write(f"{row.word} {row.frequency}\n".encode())
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from maskplay import corpus
 from maskplay.words import original
-from maskplay.words.budget import RUN_BYTES, Budget
+from maskplay.words.budget import HELD_BYTES, RUN_BYTES, Budget
 from maskplay.words.parallel import thread_map
 from maskplay.words.symbols import Alphabet, Ids, Kept, Spool, Tally
 
@@ -110,6 +110,7 @@ class Reader:
         """The codes of a block, for each spool, and how often each occurs."""
         codes, found = self.kept.encode(text)
         self.budget.check(len(self.kept.runs or ()), RUN_BYTES, "different runs of letters and digits")
+        self.budget.check(self.kept.held, HELD_BYTES, "characters in different runs of letters and digits")
         return (codes,), found
 
 

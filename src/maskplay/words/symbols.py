@@ -50,6 +50,7 @@ class Kept:
         for first, last in self.above:
             self._high[_first_half(max(first, 65536)) : _first_half(last) + 1] = True
         self.runs: dict[str, int] | None = {} if runs else None
+        self.held = 0  # characters in those
         self._lock = threading.Lock()
 
     def encode(self, text: str) -> tuple[NDArray, "Tally"]:
@@ -79,6 +80,8 @@ class Kept:
             for run in ALPHANUMERIC.finditer(text):
                 start, stop = run.span()
                 if stop - start > 1:
+                    if run.group() not in self.runs:
+                        self.held += stop - start
                     codes[start] = RUNS + self.runs.setdefault(run.group(), len(self.runs))
                     gone[start + 1 : stop] = True
         return codes[~gone]
