@@ -84,6 +84,8 @@ def test_held_out_batches_stand_alone_and_logits_cannot_be_shared_out(corpus) ->
         Steps(play(bert(), "mlm", logits=True), corpus, accumulate=2)
     with pytest.raises(mp.UserError, match="accumulate: expected a whole number from 1 on, found 0"):
         Steps(made, corpus, accumulate=0)
+    with pytest.raises(mp.UserError, match="steps: expected a multiple of accumulate, 4; found 10"):
+        made.steps(corpus, steps=10, accumulate=4)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

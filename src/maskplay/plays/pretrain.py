@@ -311,6 +311,8 @@ class Steps(keras.utils.PyDataset):
         seed, accumulate = whole_number("seed", seed, 0), whole_number("accumulate", accumulate, 1)
         if accumulate > 1 and play.logits:
             raise UserError("accumulate: expected losses of tokens to share out, found a play with logits=True")
+        if steps % accumulate:  # the last batches would change nothing
+            raise UserError(f"steps: expected a multiple of accumulate, {accumulate}; found {steps}")
         if not 0 <= self.rank < self.world or batch_size % self.world:
             raise UserError(
                 f"expected rows for every process alike, found batch_size {batch_size} and shard {shard} (rank, world)"
