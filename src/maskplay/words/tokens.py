@@ -154,7 +154,7 @@ def _count(
     block: NDArray[np.uint16], cut, members, whole, end: int, order: int, found: Tokens
 ) -> list[NDArray[np.int32]]:
     """Count single symbols and longer tokens before `end`; the numbers of the tokens that are members."""
-    single = block[:end] * (cut[:end] & cut[1 : end + 1])
+    single = block[:end].compress(cut[:end] & cut[1 : end + 1])
     np.add(found.single, np.bincount(single, minlength=len(found.single)), out=found.single)
     numbers = []
     for n, at, number in members:
