@@ -1,6 +1,5 @@
 """`maskplay pretrain` in several processes: as in one, also after one is killed and on other devices."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from safetensors.numpy import load_file
 
 from cli.faults import call, fault, start
 from cli.test_fit import wait_for
-from cli.test_pretrain import command, text  # noqa: F401  (a fixture)
+from cli.test_pretrain import command, history, text  # noqa: F401  (a fixture)
 from maskplay.hosts.processes import LOST
 from test_hosts import free_port
 
@@ -60,8 +59,7 @@ def test_killed_and_resumed_they_do_as_one(text, tmp_path: Path, monkeypatch) ->
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
-    one, whole = (json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (out, tmp_path / "whole"))
-    assert [pytest.approx(row, abs=1e-5) for row in one["history"]] == whole["history"]
+    assert [pytest.approx(row, abs=1e-5) for row in history(out)] == history(tmp_path / "whole")
 
 
 def test_two_recipes_are_no_run(text, tmp_path: Path) -> None:  # noqa: F811

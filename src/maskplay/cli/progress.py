@@ -60,14 +60,15 @@ class EpochProgress(keras.callbacks.Callback):
 
 
 class StepProgress(EpochProgress):
-    """The same where what counts is steps: a line for each report, with the tokens that a second took.
+    """The same where what counts is steps: a line for each report, with the tokens that a second took. They and the
+    learning rate become figures of the epoch.
 
     Args:
         console: where to print.
         steps: of the whole run.
         every: steps between two reports.
         tokens: of a step.
-        events: where the figures go, too, with the learning rate.
+        events: where the figures go, too.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class StepProgress(EpochProgress):
         self._done, self._took = self._done + 1, time.monotonic() - self._start
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = {} if logs is None else logs
         figures = self._ended(logs)
         step, rate = min((epoch + 1) * self.every, self.of_run), self._done * self.tokens / max(self._took, 1e-9)
         self.console.print(f"step {step}/{self.of_run}  {figures}  ({rate:,.0f} tokens/s)")
+        model: Any = self.model
+        # Into the run's history, too.
+        logs["learning_rate"] = float(ops.convert_to_numpy(model.optimizer.learning_rate))
+        logs["tokens_per_second"] = rate
         if self.events is not None:
-            model: Any = self.model
-            learning_rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
-            others = {"learning_rate": learning_rate, "tokens_per_second": rate}
-            self.events.write(step, {**(logs or {}), **others})
+            self.events.write(step, logs)
