@@ -4,6 +4,7 @@ before Keras is. Layers ask nothing but which of two ways to the same numbers is
 
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ import numpy as np
 from maskplay.errors import MissingExtra, UserError
 
 BACKENDS = ("jax", "torch", "tensorflow")
+NO_MEMORY = re.compile("resource_?exhausted|out of memory|can't allocate memory", re.IGNORECASE)
 
 
 def choose() -> None:
@@ -74,6 +76,11 @@ def learns_faster_written_out(query: Any) -> bool:
 def attends_in(kind: str) -> bool:
     """Does the backend's own attention know this dtype? JAX's asks for products that only GPUs have in float16."""
     return not (is_jax() and kind == "float16" and import_module("jax").default_backend() != "gpu")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, which each library does in a class of its own."""
+    return isinstance(error, MemoryError) or NO_MEMORY.search(f"{type(error).__name__}: {error}") is not None
 
 
 def check_exports() -> None:

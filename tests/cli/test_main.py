@@ -5,7 +5,9 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from keras import ops
 
 from cli.faults import call, fault, start
 from maskplay import cli
@@ -51,6 +53,12 @@ def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
     monkeypatch.setattr(cli, "app", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main([])
+
+
+@pytest.mark.parametrize("take", [lambda: np.zeros((2**22, 2**22)), lambda: ops.ones((2**22, 2**22))])
+def test_too_little_memory_is_one_line(capfd, monkeypatch, take) -> None:
+    monkeypatch.setattr(cli, "app", lambda *a, **k: take())  # 64 or 128 TiB, which are refused at once
+    assert "not enough memory for this (" in fault(capfd)
 
 
 def test_ctrl_c_is_130(monkeypatch, capfd) -> None:

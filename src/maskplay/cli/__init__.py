@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from maskplay._backend import is_out_of_memory
 from maskplay.cli import checkpoint, fit, generate, predict, pretrain, show, words
 from maskplay.errors import UserError
 
@@ -85,9 +86,13 @@ def main(arguments: list[str] | None = None) -> None:
         code = _say(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}")
     except Exception as error:
         message = getattr(error, "format_message", None)  # Typer's own errors: a wrong option, a missing command
-        if message is None:
+        if message is not None:
+            code = _say(f"{message()} (--help tells more)")
+        elif is_out_of_memory(error):
+            advice = "take smaller batches, shorter texts or a smaller model"
+            code = _say(f"not enough memory for this ({error!s:.120}); {advice}")
+        else:
             raise
-        code = _say(f"{message()} (--help tells more)")
     sys.exit(code if isinstance(code, int) else 0)
 
 
