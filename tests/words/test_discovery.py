@@ -409,6 +409,7 @@ def test_found_words_are_known_by_their_text():
 def test_found_words_are_a_sequence():
     found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=1, cohesion=(0.1,))
     assert list(found[1:]) == list(found)[1:] and found[-1] == list(found)[-1] and len(found[9:]) == 0
+    assert list(found[found.word == found[1].word]) == [found[1]] == list(found[np.array([1])])
     assert found[:1].characters == found.characters
 
 

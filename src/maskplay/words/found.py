@@ -61,6 +61,8 @@ class Found:
         >>> found = mp.words.discover(iter(["宇宙洪荒", "宇宙"]), min_count=2, cohesion=(0.5,), min_length=2)
         >>> len(found), found[0].word, found.frequency, found[:10].counts()
         (1, '宇宙', array([2]), {'宇宙': 2})
+        >>> found[found.frequency > 2]  # those for which a column says so
+        Found(words=0, characters=6, min_count=2)
     """
 
     word: NDArray[Any]
@@ -89,12 +91,12 @@ class Found:
     def __getitem__(self, place: int) -> Word: ...
 
     @overload
-    def __getitem__(self, place: slice) -> "Found": ...
+    def __getitem__(self, place: slice | NDArray) -> "Found": ...
 
-    def __getitem__(self, place: int | slice) -> "Word | Found":
-        if isinstance(place, slice):
-            return replace(self, **{name: getattr(self, name)[place] for name in Word._fields})
-        return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
+    def __getitem__(self, place: int | slice | NDArray) -> "Word | Found":
+        if isinstance(place, (int, np.integer)):
+            return Word(self.word[place], *(getattr(self, name)[place].item() for name in Word._fields[1:]))
+        return replace(self, **{name: getattr(self, name)[place] for name in Word._fields})
 
     def counts(self) -> dict[str, int]:
         """Each word's frequency."""

@@ -148,7 +148,8 @@ class NgramModel:
             True
         """
         if isinstance(lines, str):
-            raise UserError(f"expected lines, found one text: write [{lines[:40]!r}]")
+            text = repr(lines[:40])
+            raise UserError(f"expected lines, found one text: write [{text}], or maskplay.corpus.lines({text})")
         total, count = 0.0, 0
         for text in gathered(lines):
             ids = marked(self.ids(text), 1, 2)
